@@ -1,0 +1,74 @@
+# make          build the filter and its man page
+# make install  put them where nbdkit and man look for them (DESTDIR is heeded)
+# make demo     watch the filter at work on an image made for it
+# make check    run every test
+# make bench    measure speed and memory, each against the same copy without
+#               the filter
+# make deps     install what is missing for all of these; demo, check and bench
+#               do so by themselves
+
+SHELL = /bin/bash -o pipefail
+.DELETE_ON_ERROR:
+.PHONY: all man install deps check demo bench clean
+
+FILTER = nbdkit-digest-filter.so
+MAN = nbdkit-digest-filter.1
+SOURCES = $(wildcard *.go *.c *.h nbdkit/*.go nbdkit/*.c nbdkit/*.h nbdkit/*.ld) go.mod go.sum
+SCRIPTS = .ci/run $(wildcard tests/*.sh)
+
+# nbdkit loads the filter only if it was built with the headers of that nbdkit.
+# Not expanded before a recipe needs it: "make deps" works without nbdkit.
+filterdir = $(shell pkg-config --variable=filterdir nbdkit)
+prefix = $(shell pkg-config --variable=prefix nbdkit)
+mandir = $(prefix)/share/man
+
+# Keeps Go's initialiser from running before nbdkit forks: see nbdkit/start.c.
+LDFLAGS = -s -w -extldflags "-Wl,-T,$(CURDIR)/nbdkit/init.ld"
+
+export CGO_ENABLED = 1
+
+all: $(FILTER) man
+
+$(FILTER): $(filter-out %_test.go nbdkit-digest-filter.h,$(SOURCES))
+	@pkg-config --exists nbdkit || \
+	    { echo "nbdkit's headers are missing: run 'make deps'" >&2; exit 1; }
+	go build -trimpath -buildvcs=false -buildmode=c-shared \
+	    -ldflags '$(LDFLAGS)' -o $@ .
+	@rm -f nbdkit-digest-filter.h
+
+# The tests do not need the man page, so neither does the build.
+man: $(if $(shell command -v pod2man),$(MAN))
+
+$(MAN): nbdkit-digest-filter.pod
+	pod2man --utf8 --section=1 --center=NBDKIT \
+	    --release=nbdkit-digest-filter $< > $@
+
+install: all
+	install -D -m 755 $(FILTER) "$(DESTDIR)$(filterdir)/$(FILTER)"
+	if [ -e $(MAN) ]; then \
+	    install -D -m 644 $(MAN) "$(DESTDIR)$(mandir)/man1/$(MAN)"; fi
+
+deps:
+	@sh tests/deps.sh
+
+# With one of these goals, what is missing is installed before the build.
+ifneq (,$(filter check demo bench,$(MAKECMDGOALS)))
+$(FILTER) $(MAN): | deps
+endif
+
+check: all
+	test -z "$$(gofmt -l . | tee /dev/stderr)"
+	go vet ./...
+	shellcheck $(SCRIPTS)
+	podchecker nbdkit-digest-filter.pod
+	go test -race . ./nbdkit/...
+	go test -count=1 -timeout 15m ./tests/...
+
+demo: $(FILTER)
+	tests/demo.sh
+
+bench: $(FILTER)
+	go run ./tests/bench
+
+clean:
+	rm -f $(FILTER) $(MAN) nbdkit-digest-filter.h

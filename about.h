@@ -1,0 +1,6 @@
+#ifndef DIGEST_ABOUT_H
+#define DIGEST_ABOUT_H
+
+#define DIGEST_VERSION "0.1.0"
+
+#endif /* DIGEST_ABOUT_H */

@@ -1,0 +1,195 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"nbdkit-digest-filter/nbdkit"
+)
+
+// unreadWhen says when the filter reads what no client asks for.
+type unreadWhen string
+
+const (
+	early unreadWhen = "early"
+	late  unreadWhen = "late"
+	skip  unreadWhen = "skip"
+)
+
+const (
+	defaultMemory = 64 << 20
+	minMemory     = 1 << 20
+	maxMemory     = 1 << 40
+)
+
+// config is the filter's parameters, checked and with their defaults.
+type config struct {
+	digests []algorithm
+	file    string // an absolute path, or "" for stderr
+	format  format
+	name    string
+	unread  unreadWhen
+	memory  int64 // bytes
+}
+
+// parseConfig checks the parameters of the command line. Relative paths start
+// from directory.
+func parseConfig(params []nbdkit.Param, directory string) (*config, error) {
+	c := &config{memory: defaultMemory}
+	formatName := ""
+	seen := make(map[string]bool)
+	for _, p := range params {
+		if seen[p.Key] && p.Key != "digest" {
+			return nil, fmt.Errorf("%s is given more than once", p.Key)
+		}
+		seen[p.Key] = true
+		if p.Value == "" {
+			return nil, fmt.Errorf("%s= has no value", p.Key)
+		}
+		var err error
+		switch p.Key {
+		case "digest":
+			err = c.addDigests(p.Value)
+		case "digest-file":
+			err = c.setFile(p.Value, directory)
+		case "digest-format":
+			formatName = p.Value
+			if formats[formatName] == nil {
+				err = errors.New("use text, gnu or json")
+			}
+		case "digest-name":
+			c.name = p.Value
+		case "digest-unread":
+			switch c.unread = unreadWhen(p.Value); c.unread {
+			case early, late, skip:
+			default:
+				err = errors.New("use early, late or skip")
+			}
+		case "digest-memory":
+			c.memory, err = parseSize(p.Value, minMemory, maxMemory)
+		default:
+			err = errors.New("the filter does not know this parameter")
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s=%s: %w", p.Key, printable(p.Value), err)
+		}
+	}
+
+	if len(c.digests) == 0 {
+		if err := c.addDigests("blake3"); err != nil {
+			return nil, err
+		}
+	}
+	if formatName == "" {
+		formatName = "text"
+		if strings.HasSuffix(c.file, ".json") {
+			formatName = "json"
+		}
+	}
+	c.format = formats[formatName]
+	if formatName == "gnu" && len(c.digests) > 1 {
+		return nil, fmt.Errorf("digest-format=gnu takes exactly one digest, not %d: use text or json", len(c.digests))
+	}
+	if c.unread == "" {
+		c.unread = late
+		for _, a := range c.digests {
+			if a.new != nil {
+				c.unread = early
+			}
+		}
+	}
+	return c, nil
+}
+
+// addDigests takes a list of digests. One that is there already is not added
+// again.
+func (c *config) addDigests(list string) error {
+	for name := range strings.SplitSeq(list, ",") {
+		a, err := parseAlgorithm(name)
+		if err != nil {
+			return err
+		}
+		known := false
+		for _, b := range c.digests {
+			known = known || a.name == b.name
+		}
+		if !known {
+			c.digests = append(c.digests, a)
+		}
+	}
+	return nil
+}
+
+func (c *config) setFile(path, directory string) error {
+	if path == "-" {
+		return nil
+	}
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(directory, path)
+	}
+	c.file = path
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		return errors.New("this is a directory: name a file in it")
+	}
+	if _, err := os.Stat(filepath.Dir(path)); err != nil {
+		return fmt.Errorf("its directory cannot be used: %w", errors.Unwrap(err))
+	}
+	return nil
+}
+
+// displayName is what stands beside a digest in place of a file name.
+func (c *config) displayName(export string) string {
+	switch {
+	case c.name != "":
+		return c.name
+	case export != "":
+		return export
+	}
+	return "-"
+}
+
+// parseSize reads a number of bytes as nbdkit does: a suffix of b, s (512),
+// k, m, g, t, p or e, in either case.
+func parseSize(s string, least, most int64) (int64, error) {
+	digits, shift := s, 0
+	switch last := s[len(s)-1] | 0x20; last {
+	case 'b':
+		digits = s[:len(s)-1]
+	case 's':
+		digits, shift = s[:len(s)-1], 9
+	default:
+		if i := strings.IndexByte("kmgtpe", last); i >= 0 {
+			digits, shift = s[:len(s)-1], 10*(i+1)
+		}
+	}
+	n, err := strconv.ParseUint(digits, 10, 63)
+	if errors.Is(err, strconv.ErrSyntax) {
+		return 0, errors.New("this is not a size: use a number with a suffix such as k, M or G")
+	}
+	if err != nil || n > math.MaxInt64>>shift || int64(n<<shift) < least || int64(n<<shift) > most {
+		return 0, fmt.Errorf("the size must be in the range [%s..%s]", formatSize(least), formatSize(most))
+	}
+	return int64(n << shift), nil
+}
+
+func formatSize(n int64) string {
+	suffix := 0
+	for n >= 1024 && n%1024 == 0 {
+		n /= 1024
+		suffix++
+	}
+	return strconv.FormatInt(n, 10) + []string{"", "K", "M", "G", "T", "P", "E"}[suffix]
+}
+
+// printable keeps an odd value from breaking the one line of its error.
+func printable(s string) string {
+	if q := strconv.Quote(s); q[1:len(q)-1] != s {
+		return q
+	}
+	return s
+}

@@ -1,0 +1,217 @@
+package main
+
+import (
+	"fmt"
+	"hash"
+	"sync"
+)
+
+// Notes on the design of linear digests
+//
+// SHA-256 and its like take the bytes of an image in order, clients do not
+// send them so. Bytes are copied into the pages of a window as they come,
+// and one goroutine for each digest follows the frontier behind the readers:
+//
+//	0 ─── hashed ─── pos ─── ready ─── frontier ─── gap ─── ready ─── size
+//
+// The pages behind the slowest digest are used again. When the window is
+// full, the bytes at the frontier are taken all the same, so that it always
+// moves; bytes elsewhere have to wait, or are dropped and read again later.
+// Which of the two is decided by the image, which knows the clients.
+//
+// Ranges that read as zero take no page: they are hashed from one page of
+// zeros.
+
+// pageSize is the unit of the window: small enough for scattered metadata,
+// large enough that locks and map entries do not count.
+const pageSize = 64 << 10
+
+// linear computes the linear digests of one image.
+type linear struct {
+	size    int64
+	memory  *budget
+	hashers []*hasher
+
+	// settled is called, without locks, when all bytes are hashed, and when a
+	// digest failed.
+	settled func()
+
+	mu       sync.Mutex    // guards all below
+	data     *sync.Cond    // the frontier moved, or stop was called
+	version  int           // counts what wait waits for
+	wake     chan struct{} // if not nil, closed when version changes
+	taken    extents       // bytes that are ready, or being copied
+	copies   []*copying
+	ready    extents         // bytes that can be hashed, or were
+	zeros    extents         // ready bytes that are zero and in no page
+	pages    ordered[[]byte] // by offset
+	spare    [][]byte
+	frontier int64 // all bytes before it are ready
+	dropped  int64 // bytes for which there was no room
+	stopped  bool
+	failure  error
+
+	spareCopies []*copying
+}
+
+// copying is the claim of a thread that copies bytes [lo, hi) to a page.
+type copying struct {
+	lo, hi int64
+	page   []byte
+	void   bool // forgotten meanwhile
+}
+
+// A hasher is one digest. Its fields are guarded by the lock of linear; only
+// its goroutine uses sum.
+type hasher struct {
+	sum     hash.Hash
+	pos     int64 // bytes hashed
+	busy    int64 // bytes behind pos that are being hashed
+	working bool  // sum is in use
+	stale   bool  // forgotten meanwhile: begin anew
+}
+
+func newLinear(size int64, memory *budget, sums []hash.Hash, settled func()) *linear {
+	l := &linear{size: size, memory: memory, settled: settled}
+	l.data = sync.NewCond(&l.mu)
+	for _, sum := range sums {
+		h := &hasher{sum: sum}
+		l.hashers = append(l.hashers, h)
+		go l.follow(h)
+	}
+	return l
+}
+
+// follow hashes what becomes ready, until stop is called.
+func (l *linear) follow(h *hasher) {
+	defer func() {
+		if v := recover(); v != nil {
+			l.mu.Lock()
+			l.failure = fmt.Errorf("internal error in hashing: %v", v)
+			l.moved()
+			l.mu.Unlock()
+			l.settled()
+		}
+	}()
+	for {
+		data := l.nextFor(h)
+		if data == nil {
+			return
+		}
+		h.sum.Write(data)
+		if l.hashed(h) {
+			l.settled()
+		}
+	}
+}
+
+// nextFor waits for bytes to be hashed and returns them, or nil when it is
+// time to stop.
+func (l *linear) nextFor(h *hasher) []byte {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for h.pos == l.frontier && !l.stopped {
+		l.data.Wait()
+	}
+	if l.stopped {
+		return nil
+	}
+	data := l.readyAt(h.pos)
+	h.busy = int64(len(data))
+	h.working = true
+	return data
+}
+
+// readyAt returns bytes from pos on, which is before the frontier.
+func (l *linear) readyAt(pos int64) []byte {
+	end := l.frontier
+	for lo, hi := range l.zeros.within(pos, end) {
+		if lo == pos {
+			return zeroes[:min(hi-lo, int64(len(zeroes)))]
+		}
+		end = lo
+		break
+	}
+	start := pos - pos%pageSize
+	p, ok := l.pages.floor(start)
+	if !ok || l.pages.key(p) != start {
+		panic(fmt.Sprintf("no page for ready bytes at %d", pos))
+	}
+	return (*l.pages.val(p))[pos-start : min(end-start, pageSize)]
+}
+
+// zeroes is what is hashed for holes.
+var zeroes [256 << 10]byte
+
+// hashed counts what nextFor returned as hashed, and tells whether that was
+// the last of the image.
+func (l *linear) hashed(h *hasher) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	h.working = false
+	if h.stale {
+		h.stale = false
+		h.sum.Reset()
+		return false
+	}
+	h.pos += h.busy
+	h.busy = 0
+	slowest := l.slowest()
+	for {
+		p, ok := l.pages.from(0)
+		if !ok || l.pages.key(p)+pageSize > slowest && slowest < l.size {
+			break
+		}
+		l.spare = append(l.spare, *l.pages.val(p))
+		l.pages.remove(p)
+		l.memory.give(pageSize)
+	}
+	l.zeros.remove(0, slowest)
+	l.moved()
+	return slowest == l.size
+}
+
+// slowest returns how many bytes all digests have hashed.
+func (l *linear) slowest() int64 {
+	slowest := l.size
+	for _, h := range l.hashers {
+		slowest = min(slowest, h.pos)
+	}
+	return slowest
+}
+
+// complete tells whether all bytes are hashed.
+func (l *linear) complete() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.failure == nil && l.slowest() == l.size
+}
+
+func (l *linear) err() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.failure
+}
+
+// sums returns the digests, in the order in which they were given, or nil if
+// the image is not complete.
+func (l *linear) sums() [][]byte {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.slowest() != l.size || l.failure != nil {
+		return nil
+	}
+	var sums [][]byte
+	for _, h := range l.hashers {
+		sums = append(sums, h.sum.Sum(nil))
+	}
+	return sums
+}
+
+// stop ends the goroutines.
+func (l *linear) stop() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.stopped = true
+	l.data.Broadcast()
+}

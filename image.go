@@ -1,0 +1,486 @@
+package main
+
+import (
+	"encoding/hex"
+	"fmt"
+	"hash"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Notes on the design of an image's state
+//
+// An image is one export, whoever reads it: all connections, at once or one
+// after the other, add to the same knowledge. Each digest keeps its own set
+// of what it knows (leaf.go, window.go); the image knows who does what.
+//
+// The invariant is that a digest is reported only if it is the digest of the
+// bytes that a reader would get now. Data that was read while a write to the
+// same range was in flight may be old or new, so each request is listed as
+// an op from before it goes to the layer below until its data is hashed:
+//
+//   - a write forgets its range before it begins, and taints every op that
+//     overlaps with it, in either direction;
+//   - the data of a tainted op is not hashed, and what of it was hashed
+//     already is forgotten;
+//   - an image is not complete while an op that writes, or a tainted one, is
+//     listed.
+//
+// What was forgotten is unknown, and is read again.
+
+// A layer is what the filter reads the image from.
+type layer interface {
+	ReadAt(p []byte, offset int64) (int, error)
+	Extents(offset, size int64, each func(offset, length int64, zero bool)) error
+}
+
+type state string
+
+const (
+	pending    state = "pending"    // a reader may still complete it
+	complete   state = "complete"   // all digests are known
+	incomplete state = "incomplete" // the server ended before that
+	changing   state = "changing"   // a writer is connected
+	failed     state = "failed"     // a fault in the filter
+)
+
+// image is the state of one export.
+type image struct {
+	export string
+	size   int64
+	conf   *config
+	memory budget
+	linear *linear // nil if there is no linear digest
+	trees  []*tree
+	known  []knowledge // linear and trees
+
+	// changed is called, without locks, when the result has come or gone.
+	changed func()
+
+	clientRead, clientWritten, holes, filterRead atomic.Int64 // bytes
+
+	// done is set while result is valid, for a quick look.
+	done atomic.Bool
+
+	mu       sync.Mutex // guards all below
+	ops      []op
+	freeOps  []int
+	tainted  int // ops that are tainted
+	writes   int // ops that write
+	writers  int // connections that have written
+	requests int // counts clients' requests
+	cursors  map[*cursor]struct{}
+	touched  bool // a client asked for data
+	stalled  bool // no client moves the frontier
+	noEarly  bool // the layer below failed when the filter read by itself
+	credit   int64
+	began    int // counts writes, so that a sum taken meanwhile is void
+	sums     []string
+	ended    bool
+	failure  string
+	started  time.Time
+	finished time.Time
+}
+
+// knowledge is what a digest says of its progress.
+type knowledge interface {
+	unknown(lo, hi int64) (int64, int64)
+	complete() bool
+	forget(lo, hi int64)
+}
+
+// An op is a request in flight, or whose data is being hashed.
+type op struct {
+	lo, hi  int64
+	active  bool // this slot is in use
+	reading bool // the layer below has not answered yet
+	writing bool
+	tainted bool
+}
+
+// A cursor is where a connection reads.
+type cursor struct {
+	at      int64 // the end of its last request
+	request int   // the number of that request
+	writer  bool
+}
+
+func newImage(export string, size int64, conf *config, changed func()) *image {
+	im := &image{
+		export:  export,
+		size:    size,
+		conf:    conf,
+		changed: changed,
+		cursors: make(map[*cursor]struct{}),
+		started: time.Now(),
+	}
+	im.memory.limit = conf.memory
+	var sums []hash.Hash
+	for _, a := range conf.digests {
+		if a.new != nil {
+			sums = append(sums, a.new())
+			continue
+		}
+		t := newTree(a.spec, size, &im.memory)
+		im.trees = append(im.trees, t)
+		im.known = append(im.known, t)
+	}
+	if len(sums) > 0 {
+		im.linear = newLinear(size, &im.memory, sums, im.settle)
+		im.known = append(im.known, im.linear)
+	}
+	return im
+}
+
+// connect adds a connection.
+func (im *image) connect() *cursor {
+	im.mu.Lock()
+	defer im.mu.Unlock()
+	c := &cursor{at: -1}
+	im.cursors[c] = struct{}{}
+	return c
+}
+
+func (im *image) disconnect(c *cursor) {
+	im.mu.Lock()
+	delete(im.cursors, c)
+	if c.writer {
+		im.writers--
+	}
+	im.mu.Unlock()
+	im.settle()
+}
+
+// noTicket is the ticket of a request that needs no op.
+const noTicket = ^uint64(0)
+
+// beginRead lists a read of [lo, hi). Cursor is nil for the filter's own.
+func (im *image) beginRead(c *cursor, lo, hi int64) uint64 {
+	if im.done.Load() {
+		return noTicket
+	}
+	im.mu.Lock()
+	defer im.mu.Unlock()
+	if c != nil {
+		im.requests++
+		c.at, c.request = hi, im.requests
+		im.touched = true
+	}
+	o := op{lo: lo, hi: hi, reading: true}
+	for i := range im.ops {
+		if w := &im.ops[i]; im.writes > 0 && w.writing && w.lo < hi && lo < w.hi {
+			o.tainted = true
+		}
+	}
+	return im.list(o)
+}
+
+// endRead takes the data of a read, or nil if it failed.
+func (im *image) endRead(next layer, c *cursor, ticket uint64, lo int64, data []byte) {
+	if c != nil {
+		im.clientRead.Add(int64(len(data)))
+	} else {
+		im.filterRead.Add(int64(len(data)))
+	}
+	if ticket == noTicket {
+		return
+	}
+	defer im.unlist(ticket)
+	if im.answered(ticket) && data != nil {
+		im.feed(next, c, lo, data)
+	}
+}
+
+// beginWrite lists a request that changes [lo, hi).
+func (im *image) beginWrite(c *cursor, lo, hi int64) uint64 {
+	ticket, withdrawn := im.listWrite(c, lo, hi)
+	for _, k := range im.known {
+		k.forget(lo, hi)
+	}
+	if withdrawn {
+		im.changed()
+	}
+	return ticket
+}
+
+func (im *image) listWrite(c *cursor, lo, hi int64) (ticket uint64, withdrawn bool) {
+	im.mu.Lock()
+	defer im.mu.Unlock()
+	im.touched = true
+	im.began++
+	im.done.Store(false)
+	withdrawn = im.sums != nil
+	im.sums = nil
+	if !c.writer {
+		c.writer = true
+		im.writers++
+	}
+	o := op{lo: lo, hi: hi, writing: true}
+	for i := range im.ops {
+		if p := &im.ops[i]; p.active && p.lo < hi && lo < p.hi {
+			o.tainted = true
+			if !p.tainted {
+				p.tainted = true
+				im.tainted++
+			}
+		}
+	}
+	return im.list(o), withdrawn
+}
+
+// endWrite ends a request that changed its range, or tried to.
+func (im *image) endWrite(ticket uint64, n int64, ok bool) {
+	if ok {
+		im.clientWritten.Add(n)
+	}
+	im.unlist(ticket)
+}
+
+func (im *image) list(o op) uint64 {
+	o.active = true
+	if o.tainted {
+		im.tainted++
+	}
+	if o.writing {
+		im.writes++
+	}
+	if n := len(im.freeOps); n > 0 {
+		i := im.freeOps[n-1]
+		im.freeOps = im.freeOps[:n-1]
+		im.ops[i] = o
+		return uint64(i)
+	}
+	im.ops = append(im.ops, o)
+	return uint64(len(im.ops) - 1)
+}
+
+// answered notes that the layer below has answered a read, and tells whether
+// its data may be hashed.
+func (im *image) answered(ticket uint64) bool {
+	im.mu.Lock()
+	defer im.mu.Unlock()
+	o := &im.ops[ticket]
+	o.reading = false
+	return !o.tainted
+}
+
+// unlist ends an op. If it is tainted, what was hashed of it is forgotten
+// first.
+func (im *image) unlist(ticket uint64) {
+	im.mu.Lock()
+	o := im.ops[ticket]
+	if o.tainted {
+		im.mu.Unlock()
+		for _, k := range im.known {
+			k.forget(o.lo, o.hi)
+		}
+		im.mu.Lock()
+	}
+	im.remove(ticket)
+	im.mu.Unlock()
+	if o.tainted || o.writing {
+		im.settle()
+	}
+}
+
+func (im *image) remove(ticket uint64) {
+	o := &im.ops[ticket]
+	if o.tainted {
+		im.tainted--
+	}
+	if o.writing {
+		im.writes--
+	}
+	*o = op{}
+	im.freeOps = append(im.freeOps, int(ticket))
+}
+
+// feed hands data to all digests.
+func (im *image) feed(next layer, c *cursor, lo int64, data []byte) {
+	hi := lo + int64(len(data))
+	n := 0
+	if im.linear != nil {
+		n = im.linear.offer(lo, data)
+	}
+	for _, t := range im.trees {
+		t.add(lo, data)
+	}
+	if n < len(data) && im.linear != nil {
+		im.feedSlowly(next, c, lo+int64(n), data[n:])
+	}
+	if c != nil {
+		im.noteProgress(lo, hi)
+	}
+	im.settle()
+}
+
+// settle looks whether the image is complete, and if so, takes the digests.
+func (im *image) settle() {
+	if im.done.Load() {
+		return
+	}
+	for _, k := range im.known {
+		if !k.complete() {
+			return
+		}
+	}
+	began, ok := im.quiet()
+	if !ok {
+		return
+	}
+	if sums := im.takeSums(); sums != nil && im.setSums(began, sums) {
+		im.changed()
+	}
+}
+
+// quiet tells whether no request can make a digest wrong.
+func (im *image) quiet() (began int, ok bool) {
+	im.mu.Lock()
+	defer im.mu.Unlock()
+	return im.began, im.quietLocked()
+}
+
+func (im *image) quietLocked() bool {
+	return im.tainted == 0 && im.writes == 0 && im.writers == 0 && im.failure == "" && im.sums == nil
+}
+
+// takeSums returns the digests, or nil if one of them is not complete any
+// more.
+func (im *image) takeSums() (sums []string) {
+	var linear [][]byte
+	if im.linear != nil {
+		if linear = im.linear.sums(); linear == nil {
+			return nil
+		}
+	}
+	trees := im.trees
+	for _, a := range im.conf.digests {
+		var sum []byte
+		if a.new != nil {
+			sum, linear = linear[0], linear[1:]
+		} else {
+			sum, trees = trees[0].sum(), trees[1:]
+		}
+		if sum == nil {
+			return nil
+		}
+		sums = append(sums, hex.EncodeToString(sum))
+	}
+	return sums
+}
+
+// setSums makes the digests the result, unless a write has begun since.
+func (im *image) setSums(began int, sums []string) bool {
+	im.mu.Lock()
+	defer im.mu.Unlock()
+	if im.began != began || !im.quietLocked() {
+		return false
+	}
+	im.sums = sums
+	im.finished = time.Now()
+	im.done.Store(true)
+	return true
+}
+
+// fail ends the computation because of a fault in the filter.
+func (im *image) fail(why string) {
+	im.mu.Lock()
+	im.failure = why
+	im.sums = nil
+	im.mu.Unlock()
+	im.changed()
+}
+
+// end is called when there will be no more requests.
+func (im *image) end() {
+	if im.linear != nil {
+		im.linear.stop()
+	}
+	im.mu.Lock()
+	defer im.mu.Unlock()
+	im.ended = true
+	if im.finished.IsZero() {
+		im.finished = time.Now()
+	}
+}
+
+// progress returns how many bytes all digests know.
+func (im *image) progress() int64 {
+	known := im.size
+	for _, t := range im.trees {
+		known = min(known, t.known())
+	}
+	if im.linear != nil {
+		ready, _ := im.linear.known()
+		known = min(known, ready)
+	}
+	return known
+}
+
+// snapshot returns what is known now.
+func (im *image) snapshot() result {
+	known := im.progress()
+	im.mu.Lock()
+	defer im.mu.Unlock()
+	r := result{
+		Export:  im.export,
+		Name:    im.conf.displayName(im.export),
+		Size:    im.size,
+		State:   pending,
+		Error:   im.failure,
+		Started: im.started.UTC().Truncate(time.Second),
+		Bytes: byteCounts{
+			Known:         known,
+			ClientRead:    im.clientRead.Load(),
+			ClientWritten: im.clientWritten.Load(),
+			Holes:         im.holes.Load(),
+			FilterRead:    im.filterRead.Load(),
+		},
+	}
+	switch {
+	case im.failure != "":
+		r.State = failed
+	case im.sums != nil:
+		r.State = complete
+	case im.writers > 0:
+		r.State = changing
+	case im.ended:
+		r.State = incomplete
+	}
+	if im.sums != nil || im.ended {
+		finished := im.finished.UTC().Truncate(time.Second)
+		r.Finished = &finished
+	}
+	for i, a := range im.conf.digests {
+		d := digestResult{Algorithm: a.name, tag: a.tag()}
+		if im.sums != nil && r.State == complete {
+			d.Hex = im.sums[i]
+		}
+		r.Digests = append(r.Digests, d)
+	}
+	return r
+}
+
+func (im *image) String() string { return fmt.Sprintf("export %q", im.export) }
+
+// isTouched tells whether a client has asked for data.
+func (im *image) isTouched() bool {
+	im.mu.Lock()
+	defer im.mu.Unlock()
+	return im.touched
+}
+
+// finishedOrFailed tells whether reading more would help.
+func (im *image) finishedOrFailed() bool {
+	im.mu.Lock()
+	defer im.mu.Unlock()
+	return im.sums != nil || im.failure != ""
+}
+
+// beginEndPass gives what failed before another try.
+func (im *image) beginEndPass() {
+	im.mu.Lock()
+	defer im.mu.Unlock()
+	im.noEarly = false
+}

@@ -1,0 +1,191 @@
+// Nbdkit-digest-filter computes digests of a disk image while clients copy
+// it. See nbdkit-digest-filter(1).
+package main
+
+/*
+#include "about.h"
+*/
+import "C"
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"nbdkit-digest-filter/nbdkit"
+)
+
+// threads is how many of nbdkit's threads may be in Go at a time. They are
+// more than the processors, mostly: a thread that would have to wait for
+// another to leave Go costs more than the kernel's own scheduling.
+const threads = 32
+
+// A filter is the program's state: one image for each export that was opened.
+type filter struct {
+	conf     *config
+	parallel bool
+	sidecar  *sidecar
+
+	mu     sync.Mutex // guards images
+	images map[string]*image
+}
+
+func init() { nbdkit.Register(&filter{images: make(map[string]*image)}) }
+
+// main is not called in a shared object.
+func main() {}
+
+func version() string { return C.DIGEST_VERSION }
+
+func (f *filter) Configure(params []nbdkit.Param, directory string) (err error) {
+	f.conf, err = parseConfig(params, directory)
+	return err
+}
+
+func (f *filter) Start(parallel bool) error {
+	runtime.GOMAXPROCS(max(threads, runtime.NumCPU()))
+	f.parallel = parallel
+	f.sidecar = &sidecar{path: f.conf.file, format: f.conf.format}
+	return f.sidecar.prepare()
+}
+
+func (f *filter) Open(export string, readonly, tls bool) (nbdkit.Conn, error) {
+	return &conn{filter: f, export: export}, nil
+}
+
+// image returns the state of an export. If its size is not what it was, the
+// image is another one.
+func (f *filter) image(export string, size int64) *image {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	old := f.images[export]
+	if old != nil && old.size == size {
+		return old
+	}
+	im := newImage(export, size, f.conf, f.publish)
+	if old != nil {
+		nbdkit.Error("%v has changed its size from %d to %d: its digest begins anew", old, old.size, size)
+		old.end()
+	}
+	f.images[export] = im
+	return im
+}
+
+// touched returns the images that clients have used, by name.
+func (f *filter) touched() []*image {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var images []*image
+	for _, export := range slices.Sorted(maps.Keys(f.images)) {
+		if im := f.images[export]; im.isTouched() {
+			images = append(images, im)
+		}
+	}
+	return images
+}
+
+// publish writes the results when one of them has come, and takes them back
+// when one has gone.
+func (f *filter) publish() {
+	if f.conf.file == "" {
+		return // stderr gets them once, at the end
+	}
+	var results []result
+	final := false
+	for _, im := range f.touched() {
+		r := im.snapshot()
+		results = append(results, r)
+		final = final || r.State == complete || r.State == failed
+	}
+	var err error
+	if final {
+		err = f.sidecar.write(results)
+	} else {
+		err = f.sidecar.withdraw()
+	}
+	if err != nil {
+		nbdkit.Error("%v", err)
+	}
+}
+
+// Finish completes what clients have left, and writes the last word.
+func (f *filter) Finish(next nbdkit.Backend) {
+	var results []result
+	for _, im := range f.touched() {
+		f.finish(next, im)
+		im.end()
+		results = append(results, im.snapshot())
+	}
+	if f.sidecar == nil || f.conf.file == "" && len(results) == 0 {
+		return
+	}
+	if err := f.sidecar.write(results); err != nil {
+		nbdkit.Error("%v", err)
+	}
+}
+
+func (f *filter) finish(next nbdkit.Backend, im *image) {
+	im.drain(nbdkit.Interrupted)
+	if f.conf.unread == skip || im.finishedOrFailed() || nbdkit.Interrupted() {
+		return
+	}
+	context, err := next.Open(im.export)
+	if err != nil {
+		nbdkit.Error("%v cannot be completed: %v", im, err)
+		return
+	}
+	defer context.Close()
+	if size, err := context.Size(); err != nil || size != im.size {
+		nbdkit.Error("%v cannot be completed: its size was %d and is %d now", im, im.size, size)
+		return
+	}
+	readers := 1
+	if f.parallel {
+		readers = endReaders
+	}
+	stop := showProgress(im)
+	defer stop()
+	im.beginEndPass()
+	pass := endPass{im: im, next: context, interrupted: nbdkit.Interrupted}
+	if err := pass.run(readers); err != nil {
+		nbdkit.Error("%v cannot be completed: %v", im, err)
+	}
+}
+
+// showProgress prints a line that counts up, if a person is there to read it
+// and the end pass takes longer than 2 seconds.
+func showProgress(im *image) (stop func()) {
+	if _, err := unix.IoctlGetTermios(2, unix.TCGETS); err != nil {
+		return func() {}
+	}
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		timer := time.NewTicker(500 * time.Millisecond)
+		defer timer.Stop()
+		for shown := 0; ; shown++ {
+			select {
+			case <-timer.C:
+			case <-done:
+				if shown >= 4 {
+					fmt.Fprint(os.Stderr, "\r\033[K")
+				}
+				return
+			}
+			if shown >= 4 {
+				fmt.Fprintf(os.Stderr, "\rdigest: reading what no client asked for: %.1f%% of %v",
+					100*float64(im.progress())/float64(max(1, im.size)), im)
+			}
+		}
+	})
+	return func() {
+		close(done)
+		wg.Wait()
+	}
+}

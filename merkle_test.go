@@ -1,0 +1,231 @@
+package main
+
+import (
+	"encoding/hex"
+	"math/rand/v2"
+	"sync"
+	"testing"
+)
+
+const mib = 1 << 20
+
+// request is a piece of an image that is handed to a digest.
+type request struct{ lo, hi int64 }
+
+// orders are ways to read an image of size bytes.
+var orders = []struct {
+	name     string
+	requests func(r *rand.Rand, size int64) []request
+}{
+	{"in order", func(r *rand.Rand, size int64) []request {
+		return pieces(size, func() int64 { return 256 << 10 })
+	}},
+	{"backwards", func(r *rand.Rand, size int64) []request {
+		out := pieces(size, func() int64 { return 64 << 10 })
+		for i, j := 0, len(out)-1; i < j; i, j = i+1, j-1 {
+			out[i], out[j] = out[j], out[i]
+		}
+		return out
+	}},
+	{"shuffled and unaligned", func(r *rand.Rand, size int64) []request {
+		out := pieces(size, func() int64 { return 1 + r.Int64N(max(1, min(size/3, 100000))) })
+		r.Shuffle(len(out), func(i, j int) { out[i], out[j] = out[j], out[i] })
+		return out
+	}},
+	{"overlapping", func(r *rand.Rand, size int64) []request {
+		var out []request
+		for range 50 {
+			lo := r.Int64N(size + 1)
+			out = append(out, request{lo, min(size, lo+r.Int64N(size/5+2))})
+		}
+		out = append(out, pieces(size, func() int64 { return 1 + r.Int64N(300000) })...)
+		r.Shuffle(len(out), func(i, j int) { out[i], out[j] = out[j], out[i] })
+		return out
+	}},
+}
+
+func pieces(size int64, length func() int64) (out []request) {
+	for lo := int64(0); lo < size; {
+		hi := min(size, lo+length())
+		out = append(out, request{lo, hi})
+		lo = hi
+	}
+	return out
+}
+
+// inParallel calls f for every request, from several goroutines.
+func inParallel(threads int, requests []request, f func(request)) {
+	var wg sync.WaitGroup
+	ch := make(chan request)
+	for range threads {
+		wg.Go(func() {
+			for r := range ch {
+				f(r)
+			}
+		})
+	}
+	for _, r := range requests {
+		ch <- r
+	}
+	close(ch)
+	wg.Wait()
+}
+
+func roomy() *budget { return &budget{limit: 64 * mib} }
+
+var testedTrees = []struct {
+	name string
+	spec *treeSpec
+}{
+	{"blake3", &blake3Spec},
+}
+
+func TestTreesEqualTheReferenceToolsInAnyOrder(t *testing.T) {
+	for _, v := range vectors(t) {
+		if v.Size > 70*mib || testing.Short() && v.Size > 4*mib {
+			continue
+		}
+		image := v.bytes()
+		for _, tested := range testedTrees {
+			want, ok := v.Digests[tested.name]
+			if !ok {
+				continue
+			}
+			for i, order := range orders {
+				tr := newTree(tested.spec, v.Size, roomy())
+				requests := order.requests(rand.New(rand.NewPCG(1, uint64(i))), v.Size)
+				inParallel(4, requests, func(r request) { tr.add(r.lo, image[r.lo:r.hi]) })
+				if !tr.complete() {
+					lo, hi := tr.unknown(0, v.Size)
+					t.Fatalf("%s of %s read %s: [%d, %d) is unknown", tested.name, v.Name, order.name, lo, hi)
+				}
+				if got := hex.EncodeToString(tr.sum()); got != want {
+					t.Fatalf("%s of %s read %s is %s, want %s", tested.name, v.Name, order.name, got, want)
+				}
+				if used := tr.memory.used.Load(); used != 0 {
+					t.Fatalf("%s of %s read %s: %d bytes are still buffered", tested.name, v.Name, order.name, used)
+				}
+			}
+		}
+	}
+}
+
+// What is forgotten is unknown, is read again, and with other bytes gives
+// another digest: that of the bytes that were read last.
+func TestForgottenBytesAreReadAgain(t *testing.T) {
+	for seed := range uint64(30) {
+		r := rand.New(rand.NewPCG(seed, 7))
+		size := 1 + r.Int64N(2*mib)
+		image := make([]byte, size)
+		tr := newTree(&blake3Spec, size, roomy())
+		if r.IntN(2) == 0 {
+			tr.nodes.maxLevel = min(tr.nodes.maxLevel, 6)
+		}
+		for range 200 {
+			lo := r.Int64N(size)
+			hi := min(size, lo+1+r.Int64N(1+r.Int64N(size)))
+			if r.IntN(3) > 0 {
+				tr.add(lo, image[lo:hi])
+				continue
+			}
+			for i := lo; i < hi; i++ {
+				image[i] = byte(r.Uint32())
+			}
+			tr.forget(lo, hi)
+			if a, b := tr.unknown(lo, hi); a != lo || b != hi {
+				t.Fatalf("seed %d: [%d, %d) was forgotten, unknown is [%d, %d)", seed, lo, hi, a, b)
+			}
+		}
+		for lo := int64(0); lo < size; {
+			a, b := tr.unknown(lo, size)
+			if a < b {
+				tr.add(a, image[a:b])
+			}
+			lo = b
+		}
+		fresh := newTree(&blake3Spec, size, roomy())
+		fresh.add(0, image)
+		if got, want := hex.EncodeToString(tr.sum()), hex.EncodeToString(fresh.sum()); got != want {
+			t.Fatalf("seed %d: digest is %s, want %s", seed, got, want)
+		}
+	}
+}
+
+// Forgetting and adding at the same time, on the same bytes: whatever wins,
+// the result is unknown or right.
+func TestForgettingDuringHashingIsSafe(t *testing.T) {
+	const size = 3*mib + 123
+	image := make([]byte, size)
+	want := newTree(&blake3Spec, size, roomy())
+	want.add(0, image)
+	tr := newTree(&blake3Spec, size, roomy())
+	r := rand.New(rand.NewPCG(3, 3))
+	var requests []request
+	for range 3000 {
+		lo := r.Int64N(size)
+		requests = append(requests, request{lo, min(size, lo+1+r.Int64N(200000))})
+	}
+	inParallel(8, requests, func(r request) {
+		if r.lo%4 == 0 {
+			tr.forget(r.lo, r.hi)
+		} else {
+			tr.add(r.lo, image[r.lo:r.hi])
+		}
+	})
+	for {
+		a, b := tr.unknown(0, size)
+		if a == b {
+			break
+		}
+		tr.add(a, image[a:b])
+	}
+	if len(tr.claims) != 0 || tr.pending != 0 {
+		t.Fatalf("%d claims on %d leaves are left", len(tr.claims), tr.pending)
+	}
+	if got, want := hex.EncodeToString(tr.sum()), hex.EncodeToString(want.sum()); got != want {
+		t.Fatalf("digest is %s, want %s", got, want)
+	}
+}
+
+// An in-order copy keeps a handful of nodes, whatever the image's size.
+func TestNodesOfAnInOrderCopyAreFew(t *testing.T) {
+	const size = 64 * mib
+	tr := newTree(&blake3Spec, size, roomy())
+	block := make([]byte, 64<<10)
+	most := 0
+	for lo := int64(0); lo < size; lo += int64(len(block)) {
+		tr.add(lo, block)
+		count := 0
+		for p, ok := tr.nodes.runs.from(0); ok; p, ok = tr.nodes.runs.next(p) {
+			n, _ := tr.nodes.runLen(tr.nodes.runs.val(p))
+			count += int(n)
+		}
+		most = max(most, count)
+	}
+	if limit := tr.spec.levels(tr.nodes.n); most > limit {
+		t.Fatalf("%d nodes were kept at a time, want at most %d", most, limit)
+	}
+}
+
+func TestAddAllocatesNothing(t *testing.T) {
+	const size = 1 << 40
+	block := make([]byte, 256<<10)
+	tr := newTree(&blake3Spec, size, roomy())
+	offset := int64(0)
+	allocs := testing.AllocsPerRun(500, func() {
+		tr.add(offset, block)
+		offset += int64(len(block))
+	})
+	if allocs >= 1 {
+		t.Fatalf("%.1f allocations for a request of 256 KiB, want none", allocs)
+	}
+}
+
+func BenchmarkBlake3Tree(b *testing.B) {
+	block := make([]byte, 256<<10)
+	tr := newTree(&blake3Spec, 1<<60, roomy())
+	b.SetBytes(int64(len(block)))
+	for i := 0; b.Loop(); i++ {
+		tr.add(int64(i)*int64(len(block)), block)
+	}
+}

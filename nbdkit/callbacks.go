@@ -1,0 +1,170 @@
+package nbdkit
+
+/*
+#include "filter.h"
+*/
+import "C"
+
+import (
+	"errors"
+	"fmt"
+	"runtime/cgo"
+	"runtime/debug"
+	"syscall"
+	"unsafe"
+)
+
+// The functions that filter.c calls. Each recovers from a panic: a fault in
+// the filter costs one request, not the server.
+
+//export goConfigure
+func goConfigure() (r C.int) {
+	return guard("checking the parameters", nil, nil, configure)
+}
+
+//export goStart
+func goStart(parallel C.int) C.int {
+	return guard("start", nil, nil, func() error {
+		if err := configure(); err != nil {
+			return err
+		}
+		return registered.Start(parallel != 0)
+	})
+}
+
+func configure() error {
+	if registered == nil {
+		return errors.New("no filter is registered")
+	}
+	var params []Param
+	if C.filter_nr_params > 0 {
+		for _, p := range unsafe.Slice(C.filter_params, C.filter_nr_params) {
+			params = append(params, Param{C.GoString(p.key), C.GoString(p.value)})
+		}
+	}
+	return registered.Configure(params, C.GoString(C.filter_directory))
+}
+
+//export goFinish
+func goFinish(backend *C.nbdkit_backend) {
+	guard("shutdown", nil, nil, func() error {
+		registered.Finish(Backend{backend})
+		return nil
+	})
+}
+
+//export goOpen
+func goOpen(export *C.char, readonly, tls C.int) (handle C.uintptr_t) {
+	guard("open", nil, nil, func() error {
+		conn, err := registered.Open(C.GoString(export), readonly != 0, tls != 0)
+		if err == nil {
+			handle = C.uintptr_t(cgo.NewHandle(conn))
+		}
+		return err
+	})
+	return handle
+}
+
+//export goClose
+func goClose(handle C.uintptr_t) {
+	conn := connection(handle)
+	guard("close", conn, nil, func() error {
+		conn.Close()
+		return nil
+	})
+	cgo.Handle(handle).Delete()
+}
+
+//export goPrepare
+func goPrepare(next *C.nbdkit_next, handle C.uintptr_t, readonly C.int) C.int {
+	conn := connection(handle)
+	return guard("prepare", conn, nil, func() error {
+		return conn.Prepare(Next{next}, readonly != 0)
+	})
+}
+
+//export goFinalize
+func goFinalize(next *C.nbdkit_next, handle C.uintptr_t) C.int {
+	conn := connection(handle)
+	return guard("finalize", conn, nil, func() error {
+		return conn.Finalize(Next{next})
+	})
+}
+
+// The next two are on the path of every request, so they do without guard's
+// closures.
+
+//export goBegin
+func goBegin(handle C.uintptr_t, op C.enum_filter_op, count C.uint32_t, offset C.uint64_t,
+	ticket *C.uint64_t, err *C.int) (r C.int) {
+	conn := connection(handle)
+	defer func() {
+		if v := recover(); v != nil {
+			r = panicked(op2string(Op(op)), conn, err, v)
+		}
+	}()
+	*ticket = C.uint64_t(conn.Begin(Op(op), int64(offset), int64(count)))
+	return 0
+}
+
+//export goEnd
+func goEnd(next *C.nbdkit_next, handle C.uintptr_t, op C.enum_filter_op, ticket C.uint64_t,
+	buf unsafe.Pointer, count C.uint32_t, offset C.uint64_t, ok C.int, err *C.int) (r C.int) {
+	conn := connection(handle)
+	defer func() {
+		if v := recover(); v != nil {
+			r = panicked(op2string(Op(op)), conn, err, v)
+		}
+	}()
+	var data []byte
+	if buf != nil && ok != 0 {
+		data = unsafe.Slice((*byte)(buf), int(count))
+	}
+	e := conn.End(Next{next}, Op(op), uint64(ticket), data, int64(offset), int64(count), ok != 0)
+	if e != nil && ok != 0 {
+		return fail(err, e)
+	}
+	return 0
+}
+
+func connection(handle C.uintptr_t) Conn {
+	return cgo.Handle(handle).Value().(Conn)
+}
+
+// guard calls f and turns an error or a panic into nbdkit's -1.
+func guard(what string, conn Conn, err *C.int, f func() error) (r C.int) {
+	defer func() {
+		if v := recover(); v != nil {
+			r = panicked(what, conn, err, v)
+		}
+	}()
+	if e := f(); e != nil {
+		return fail(err, e)
+	}
+	return 0
+}
+
+func fail(err *C.int, e error) C.int {
+	Error("%v", e)
+	if err != nil {
+		*err = C.int(errno(e))
+	}
+	return -1
+}
+
+func panicked(what string, conn Conn, err *C.int, v any) C.int {
+	Error("internal error in %s: %v", what, v)
+	Debug("%s", debug.Stack())
+	if conn != nil {
+		func() {
+			defer func() { _ = recover() }()
+			conn.Panicked(v)
+		}()
+	}
+	if err != nil {
+		*err = C.int(syscall.EIO)
+	}
+	return -1
+}
+
+func op2string(op Op) string { return fmt.Sprint(op) }

@@ -1,0 +1,49 @@
+/* What the C side of the binding and the program that uses it share. */
+
+#ifndef NBDKIT_GO_FILTER_H
+#define NBDKIT_GO_FILTER_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define NBDKIT_API_VERSION 2
+#include <nbdkit-filter.h>
+
+#if NBDKIT_VERSION_MAJOR != 1 || NBDKIT_VERSION_MINOR < 32
+#error "nbdkit 1.32 or newer is needed: install its nbdkit-plugin-dev (Debian) or nbdkit-devel (Fedora) package"
+#endif
+
+/* The program describes its filter in C, because nbdkit asks for this
+ * before it forks, when Go must not run yet (start.c says why).
+ */
+struct filter_about {
+  const char *name;             /* as in --filter=NAME */
+  const char *longname;
+  const char *description;
+  const char *version;
+  const char *config_help;
+  const char *const *keys;      /* parameters of the filter, then NULL */
+};
+extern const struct filter_about filter_about;
+
+struct filter_param {
+  const char *key, *value;
+};
+
+/* The parameters of the command line in their order, and the directory
+ * that relative paths in them start from.
+ */
+extern struct filter_param *filter_params;
+extern size_t filter_nr_params;
+extern char *filter_directory;
+
+/* What a client asks for. */
+enum filter_op { FILTER_READ, FILTER_WRITE, FILTER_ZERO, FILTER_TRIM };
+
+/* SIGINT or SIGTERM came while .cleanup ran. */
+extern volatile int filter_interrupted;
+
+/* start.c */
+extern int filter_start_go (void);
+
+#endif /* NBDKIT_GO_FILTER_H */

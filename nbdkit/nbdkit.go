@@ -1,0 +1,75 @@
+// Package nbdkit is a small binding for filters of the NBD server nbdkit.
+//
+// A program registers its filter in an init function, describes it in C
+// (struct filter_about in filter.h) and is built with -buildmode=c-shared
+// and the linker script init.ld. nbdkit-filter(3) explains the callbacks.
+package nbdkit
+
+import (
+	"errors"
+	"syscall"
+)
+
+// A Filter is what a program puts between nbdkit's clients and the next
+// layer. Its methods are called by several threads at once, except
+// Configure, Start and Finish.
+type Filter interface {
+	// Configure takes the filter's parameters. It is called twice: in a
+	// child process before nbdkit forks, so that an error reaches the
+	// user's terminal, and again in the process that serves. Relative paths
+	// start from directory.
+	Configure(params []Param, directory string) error
+
+	// Start is called once in the process that serves, before the first
+	// client. If parallel is false, the layers below take one request at a
+	// time, and only from a client's own callbacks and in Finish.
+	Start(parallel bool) error
+
+	// Open is called for each connection.
+	Open(export string, readonly, tls bool) (Conn, error)
+
+	// Finish is called once, when the last client has gone.
+	Finish(next Backend)
+}
+
+// Param is one key=value of the command line.
+type Param struct{ Key, Value string }
+
+// A Conn is one client's connection to one export.
+//
+// An error from any method is logged and makes nbdkit's callback fail; the
+// client gets the syscall.Errno that it wraps, or EIO.
+type Conn interface {
+	// Prepare is called before the first request. Next is valid until
+	// Finalize returns.
+	Prepare(next Next, readonly bool) error
+	Finalize(next Next) error
+	Close()
+
+	// Begin is called before a request goes to the next layer. What it
+	// returns is handed to End.
+	Begin(op Op, offset, count int64) (ticket uint64)
+
+	// End is called when the next layer has answered. Data is what was read
+	// or written, valid until End returns, and nil for other requests. If
+	// the layer failed (ok is false), an error from End changes nothing.
+	End(next Next, op Op, ticket uint64, data []byte, offset, count int64, ok bool) error
+
+	// Panicked is told of a panic in any of the methods above. The request
+	// that it happened in fails with EIO.
+	Panicked(v any)
+}
+
+var registered Filter
+
+// Register sets the filter. It must be called from an init function.
+func Register(f Filter) { registered = f }
+
+// errno is what a client is told about err.
+func errno(err error) syscall.Errno {
+	var e syscall.Errno
+	if errors.As(err, &e) && e != 0 {
+		return e
+	}
+	return syscall.EIO
+}

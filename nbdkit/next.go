@@ -1,0 +1,196 @@
+package nbdkit
+
+/*
+#cgo CFLAGS: -Wall -Wno-unused-parameter
+#cgo pkg-config: nbdkit
+#cgo LDFLAGS: -Wl,--unresolved-symbols=ignore-all
+
+#include <stdlib.h>
+#include "filter.h"
+
+// Go can neither call function pointers nor variadic functions.
+
+static int
+next_prepare (nbdkit_next *next)
+{
+  return next->prepare (next);
+}
+
+static int
+next_finalize (nbdkit_next *next)
+{
+  return next->finalize (next);
+}
+
+static int64_t
+next_get_size (nbdkit_next *next)
+{
+  return next->get_size (next);
+}
+
+static int
+next_can_write (nbdkit_next *next)
+{
+  return next->can_write (next);
+}
+
+static int
+next_can_extents (nbdkit_next *next)
+{
+  return next->can_extents (next);
+}
+
+static int
+next_pread (nbdkit_next *next, void *buf, uint32_t count, uint64_t offset, int *err)
+{
+  return next->pread (next, buf, count, offset, 0, err);
+}
+
+static int
+next_extents (nbdkit_next *next, uint32_t count, uint64_t offset,
+              struct nbdkit_extents *extents, int *err)
+{
+  return next->extents (next, count, offset, 0, extents, err);
+}
+
+static void
+error_string (const char *message)
+{
+  nbdkit_error ("%s: %s", filter_about.name, message);
+}
+
+static void
+debug_string (const char *message)
+{
+  nbdkit_debug ("%s: %s", filter_about.name, message);
+}
+*/
+import "C"
+
+import (
+	"fmt"
+	"math"
+	"syscall"
+	"unsafe"
+)
+
+// Op is what a client asks of the next layer.
+type Op int
+
+const (
+	Read  Op = C.FILTER_READ
+	Write Op = C.FILTER_WRITE
+	Zero  Op = C.FILTER_ZERO
+	Trim  Op = C.FILTER_TRIM
+)
+
+func (op Op) String() string {
+	return [...]string{Read: "read", Write: "write", Zero: "zero", Trim: "trim"}[op]
+}
+
+// Error logs an error line, with the filter's name in front.
+func Error(format string, args ...any) {
+	s := C.CString(fmt.Sprintf(format, args...))
+	C.error_string(s)
+	C.free(unsafe.Pointer(s))
+}
+
+// Debug logs a line that nbdkit prints when it was started with -v.
+func Debug(format string, args ...any) {
+	s := C.CString(fmt.Sprintf(format, args...))
+	C.debug_string(s)
+	C.free(unsafe.Pointer(s))
+}
+
+// Interrupted tells whether nbdkit got SIGINT or SIGTERM while Finish ran.
+func Interrupted() bool { return C.filter_interrupted != 0 }
+
+// Next is the layer below, as one connection sees it. It may be used by
+// several goroutines if the layers below are parallel. The layer itself has
+// logged the cause of an error that a method returns.
+type Next struct{ p *C.nbdkit_next }
+
+// Size returns the size of the export in bytes.
+func (n Next) Size() (int64, error) {
+	size := int64(C.next_get_size(n.p))
+	if size < 0 {
+		return 0, fmt.Errorf("the layer below does not tell its size")
+	}
+	return size, nil
+}
+
+// CanWrite tells whether the export is writable.
+func (n Next) CanWrite() (bool, error) {
+	r := C.next_can_write(n.p)
+	if r < 0 {
+		return false, fmt.Errorf("the layer below does not tell whether it can be written")
+	}
+	return r > 0, nil
+}
+
+// ReadAt fills p, of less than 4 GiB, from offset on. It implements
+// io.ReaderAt, but reads all of p or nothing.
+func (n Next) ReadAt(p []byte, offset int64) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	var err C.int
+	if C.next_pread(n.p, unsafe.Pointer(&p[0]), C.uint32_t(len(p)), C.uint64_t(offset), &err) == -1 {
+		return 0, fmt.Errorf("reading %d bytes at %d: %w", len(p), offset, syscall.Errno(err))
+	}
+	return len(p), nil
+}
+
+// Extents calls each with the extents from offset on, in order and without
+// gaps between them: at least one, and more up to size if the layer knows
+// them. An extent that reads as zero has zero set.
+func (n Next) Extents(offset, size int64, each func(offset, length int64, zero bool)) error {
+	// nbdkit must be asked whether it can before it is asked to do it.
+	if C.next_can_extents(n.p) <= 0 {
+		each(offset, size-offset, false)
+		return nil
+	}
+	list := C.nbdkit_extents_new(C.uint64_t(offset), C.uint64_t(size))
+	if list == nil {
+		return fmt.Errorf("extents at %d: %w", offset, syscall.ENOMEM)
+	}
+	defer C.nbdkit_extents_free(list)
+
+	count := min(size-offset, math.MaxUint32&^(1<<20-1))
+	var err C.int
+	if C.next_extents(n.p, C.uint32_t(count), C.uint64_t(offset), list, &err) == -1 {
+		return fmt.Errorf("extents at %d: %w", offset, syscall.Errno(err))
+	}
+	for i := range C.nbdkit_extents_count(list) {
+		e := C.nbdkit_get_extent(list, i)
+		each(int64(e.offset), int64(e.length), e._type&C.NBDKIT_EXTENT_ZERO != 0)
+	}
+	return nil
+}
+
+// Backend is the layer below outside any connection.
+type Backend struct{ p *C.nbdkit_backend }
+
+// Open opens an export for reading. The caller must close it.
+func (b Backend) Open(export string) (*Context, error) {
+	name := C.CString(export)
+	defer C.free(unsafe.Pointer(name))
+	p := C.nbdkit_next_context_open(b.p, 1, name, 1)
+	if p == nil {
+		return nil, fmt.Errorf("the layer below does not open export %q", export)
+	}
+	if C.next_prepare(p) == -1 {
+		C.nbdkit_next_context_close(p)
+		return nil, fmt.Errorf("the layer below does not prepare export %q", export)
+	}
+	return &Context{Next{p}}, nil
+}
+
+// A Context is a view of the layer below that belongs to the filter.
+type Context struct{ Next }
+
+// Close ends the use of the context.
+func (c *Context) Close() {
+	C.next_finalize(c.p)
+	C.nbdkit_next_context_close(c.p)
+}

@@ -1,0 +1,116 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// A result is what is known of one image at some moment.
+type result struct {
+	Export   string         `json:"export"`
+	Name     string         `json:"name"`
+	Size     int64          `json:"size"` // bytes
+	State    state          `json:"state"`
+	Error    string         `json:"error,omitempty"`
+	Digests  []digestResult `json:"digests"`
+	Bytes    byteCounts     `json:"bytes"`
+	Started  time.Time      `json:"started"`
+	Finished *time.Time     `json:"finished,omitempty"`
+}
+
+// A digestResult has no Hex unless the digest is that of the whole image.
+type digestResult struct {
+	Algorithm string `json:"algorithm"`
+	Hex       string `json:"hex,omitempty"`
+	tag       string
+}
+
+// byteCounts tell where the bytes of a digest came from.
+type byteCounts struct {
+	Known         int64 `json:"known"`
+	ClientRead    int64 `json:"client_read"`
+	ClientWritten int64 `json:"client_written"`
+	Holes         int64 `json:"holes"`
+	FilterRead    int64 `json:"filter_read"`
+}
+
+// document is the sidecar in JSON.
+type document struct {
+	Version int      `json:"version"`
+	Filter  string   `json:"filter"`
+	Images  []result `json:"images"`
+}
+
+// A format writes results in the form of a sidecar.
+type format func(results []result) []byte
+
+var formats = map[string]format{
+	"text": formatText,
+	"gnu":  formatGNU,
+	"json": formatJSON,
+}
+
+// formatText writes BSD's tagged lines, which sha256sum --check and cksum
+// --check read.
+func formatText(results []result) []byte {
+	return formatLines(results, func(d digestResult, name, mark string) string {
+		return fmt.Sprintf("%s%s (%s) = %s\n", mark, d.tag, name, d.Hex)
+	})
+}
+
+// formatGNU writes what sha256sum and b3sum do: one digest, two blanks, and
+// the name.
+func formatGNU(results []result) []byte {
+	return formatLines(results, func(d digestResult, name, mark string) string {
+		return fmt.Sprintf("%s%s  %s\n", mark, d.Hex, name)
+	})
+}
+
+func formatLines(results []result, line func(d digestResult, name, mark string) string) []byte {
+	var out bytes.Buffer
+	for _, r := range results {
+		// As coreutils: a name with special characters is escaped, and a
+		// backslash at the start of the line says so.
+		name := escapeName.Replace(r.Name)
+		mark := ""
+		if name != r.Name {
+			mark = `\`
+		}
+		for _, d := range r.Digests {
+			if d.Hex != "" {
+				out.WriteString(line(d, name, mark))
+			} else {
+				fmt.Fprintf(&out, "# %s (%s): %s\n", d.tag, name, r.explain())
+			}
+		}
+	}
+	return out.Bytes()
+}
+
+var escapeName = strings.NewReplacer(`\`, `\\`, "\n", `\n`, "\r", `\r`)
+
+// explain says in words why there is no digest.
+func (r result) explain() string {
+	if r.Error != "" {
+		return fmt.Sprintf("%s: %s", r.State, r.Error)
+	}
+	return fmt.Sprintf("%s, %d of %d bytes are known", r.State, r.Bytes.Known, r.Size)
+}
+
+func formatJSON(results []result) []byte {
+	doc := document{Version: 1, Filter: "digest " + version(), Images: results}
+	if doc.Images == nil {
+		doc.Images = []result{}
+	}
+	var out bytes.Buffer
+	enc := json.NewEncoder(&out)
+	enc.SetIndent("", "  ")
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(doc); err != nil {
+		panic(err) // all of it is strings and numbers
+	}
+	return out.Bytes()
+}

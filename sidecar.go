@@ -1,0 +1,225 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Notes on how the sidecar is written
+//
+// A file that exists is whole, and of this run: a stale one is removed at
+// start, and a new one is made beside it, synced, and renamed. What cannot
+// be replaced (a FIFO, /dev/stdout, a file that is a mount point, a file in a
+// directory that is not ours to write) is opened and written in place.
+//
+// A symbolic link is replaced, not followed; one into /proc or /dev stands for
+// an open file or a device and is written in place.
+
+// sidecar is where results go.
+type sidecar struct {
+	path   string // "" is stderr
+	format format
+
+	mu      sync.Mutex
+	inPlace bool
+	content []byte // what the file has
+}
+
+// prepare removes what an earlier run left.
+func (s *sidecar) prepare() error {
+	if s.path == "" {
+		return nil
+	}
+	special, err := isSpecial(s.path)
+	switch {
+	case err != nil:
+		return fmt.Errorf("digest-file=%s: %w", s.path, err)
+	case special:
+		s.inPlace = true
+		return nil
+	}
+	return s.remove()
+}
+
+// isSpecial tells whether path is something other than a regular file.
+func isSpecial(path string) (bool, error) {
+	// What is behind a link of the process's open files may be regular, and
+	// still must not be replaced.
+	if dir, err := filepath.EvalSymlinks(filepath.Dir(path)); err == nil && isDevice(dir) {
+		return true, nil
+	}
+	if target, err := os.Readlink(path); err == nil && filepath.IsAbs(target) && isDevice(filepath.Dir(target)) {
+		return true, nil
+	}
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return !info.Mode().IsRegular(), nil
+}
+
+// isDevice tells whether a directory holds devices or open files.
+func isDevice(dir string) bool {
+	return dir == "/dev" || dir == "/proc" || strings.HasPrefix(dir, "/proc/")
+}
+
+// remove takes the file away. If that cannot be, it is emptied and from then
+// on written in place.
+func (s *sidecar) remove() error {
+	s.content = nil
+	if s.path == "" {
+		return nil
+	}
+	if !s.inPlace {
+		err := os.Remove(s.path)
+		if err == nil || errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+	}
+	if special, err := isSpecial(s.path); special || err != nil {
+		return err
+	}
+	if err := os.Truncate(s.path, 0); err != nil {
+		return fmt.Errorf("digest-file=%s: an earlier result can be neither removed nor emptied: %w", s.path, errors.Unwrap(err))
+	}
+	s.inPlace = true
+	return nil
+}
+
+// write makes results the content of the file.
+func (s *sidecar) write(results []result) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	content := s.format(results)
+	if s.content != nil && bytes.Equal(content, s.content) {
+		return nil
+	}
+	var err error
+	switch {
+	case s.path == "":
+		err = writeAll(2, content)
+	case s.inPlace:
+		err = writeInPlace(s.path, content)
+	default:
+		err = replace(s.path, content)
+		if cannotReplace(err) && writeInPlace(s.path, content) == nil {
+			s.inPlace, err = true, nil
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("digest-file=%s: the result cannot be written: %w", s.path, err)
+	}
+	s.content = content
+	return nil
+}
+
+// withdraw removes a result that does not hold any more.
+func (s *sidecar) withdraw() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.content == nil {
+		return nil
+	}
+	return s.remove()
+}
+
+// replace writes a new file and puts it in the place of path.
+func replace(path string, content []byte) (err error) {
+	dir, base := filepath.Split(path)
+	f, err := os.OpenFile(fmt.Sprintf("%s.%s.%d.tmp", dir, base, os.Getpid()),
+		os.O_WRONLY|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o666)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			f.Close()
+			os.Remove(f.Name())
+		}
+	}()
+	if _, err := f.Write(content); err != nil {
+		return err
+	}
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	return syncDirectory(dir)
+}
+
+// syncDirectory makes the rename last. Some file systems cannot, and need
+// not.
+func syncDirectory(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return nil
+	}
+	defer d.Close()
+	if err := d.Sync(); err != nil && !errors.Is(err, syscall.EINVAL) {
+		return err
+	}
+	return nil
+}
+
+// cannotReplace tells whether err means that a file must be written in place.
+func cannotReplace(err error) bool {
+	for _, e := range []error{unix.EBUSY, unix.EACCES, unix.EPERM, unix.EROFS, unix.EXDEV} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// fifoTime is how long a FIFO may have no reader.
+const fifoTime = 5 * time.Second
+
+// writeInPlace writes to something that exists already.
+func writeInPlace(path string, content []byte) error {
+	for start := time.Now(); ; time.Sleep(50 * time.Millisecond) {
+		// O_NONBLOCK, because a FIFO without a reader would block for good.
+		fd, err := unix.Open(path, unix.O_WRONLY|unix.O_TRUNC|unix.O_CLOEXEC|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+		if errors.Is(err, unix.ENXIO) && time.Since(start) < fifoTime {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		if err := unix.SetNonblock(fd, false); err != nil {
+			return err
+		}
+		return writeAll(fd, content)
+	}
+}
+
+// writeAll is for descriptors that Go does not own: os.File would end the
+// process when nobody reads stderr.
+func writeAll(fd int, content []byte) error {
+	for len(content) > 0 {
+		n, err := unix.Write(fd, content)
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return err
+		}
+		content = content[max(n, 0):]
+	}
+	return nil
+}

@@ -1,0 +1,103 @@
+#!/bin/sh
+# Installs what building, testing and the demonstration need. When nothing is
+# missing it does nothing, without root and without a network.
+#
+# Each thing is looked for by trying it, not by the name of its package: an
+# nbdkit built from source is as good as the distribution's.
+
+set -eu
+PATH=/usr/bin:/usr/sbin:/bin:/sbin:$PATH
+
+fail () { echo "deps: $*" >&2; exit 1; }
+
+# need DEBIAN-PACKAGE FEDORA-PACKAGE COMMAND...
+need () {
+    debian_package=$1 fedora_package=$2
+    shift 2
+    "$@" >/dev/null 2>&1 </dev/null && return
+    debian="$debian $debian_package"
+    fedora="$fedora $fedora_package"
+}
+
+header () { echo "#include <$1>" | gcc -E - ; }
+any_of () { for file; do test -e "$file" && return; done; return 1; }
+
+look () {
+    debian='' fedora=''
+
+    # to build
+    need gcc               gcc                command -v gcc
+    need libc6-dev         glibc-devel        header stdlib.h
+    need pkg-config        pkgconf-pkg-config command -v pkg-config
+    need nbdkit            nbdkit             command -v nbdkit
+    need nbdkit-plugin-dev nbdkit-devel       pkg-config nbdkit
+    need perl              perl-podlators     command -v pod2man
+    # Go fetches its modules over HTTPS.
+    need ca-certificates   ca-certificates    any_of \
+         /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt
+
+    # to test
+    need nbdkit            nbdkit-curl-plugin nbdkit --dump-plugin curl
+    need nbdkit            nbdkit-xz-filter \
+         nbdkit --filter=xz --dump-plugin null
+    need nbdkit            nbdkit-stats-filter \
+         nbdkit --filter=stats --dump-plugin null
+    need libnbd-bin        libnbd             command -v nbdcopy
+    need python3           python3            command -v python3
+    need python3-libnbd    python3-libnbd     python3 -c 'import nbd'
+    need qemu-utils        qemu-img           command -v qemu-img
+    need b3sum             b3sum              command -v b3sum
+    need gnutls-bin        gnutls-utils       command -v certtool
+    need e2fsprogs         e2fsprogs          command -v mke2fs
+    need fdisk             util-linux         command -v sfdisk
+    need xz-utils          xz                 command -v xz
+    need nginx-light       nginx              command -v nginx
+    need openssl           openssl            command -v openssl
+    need systemd           systemd            command -v systemd-socket-activate
+    need perl              perl-Pod-Checker   command -v podchecker
+    need shellcheck        ShellCheck         command -v shellcheck
+}
+
+install_debian () {
+    # nginx is wanted as a program, not as this machine's web server.
+    policy=/usr/sbin/policy-rc.d
+    if [ ! -e $policy ]; then
+        trap 'rm -f $policy' EXIT
+        printf '#!/bin/sh\nexit 101\n' > $policy
+        chmod 755 $policy
+    fi
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update </dev/null ||
+        fail "apt-get update failed: is there a network?"
+    # shellcheck disable=SC2086
+    apt-get install -y --no-install-recommends $debian </dev/null ||
+        fail "could not install:$debian"
+}
+
+install_fedora () {
+    # shellcheck disable=SC2086
+    dnf install -y $fedora </dev/null || fail "could not install:$fedora"
+}
+
+look
+[ "$debian" ] || exit 0
+
+if command -v apt-get >/dev/null; then
+    install=install_debian missing=$debian
+elif command -v dnf >/dev/null; then
+    install=install_fedora missing=$fedora
+else
+    fail "neither apt-get nor dnf is here; Debian's names of what is missing are:$debian"
+fi
+
+if [ "$(id -u)" != 0 ]; then
+    command -v sudo >/dev/null ||
+        fail "as root or with sudo, install:$missing"
+    sudo sh "$0" || fail "could not install with sudo:$missing"
+    exit 0
+fi
+
+echo "deps: installing:$missing"
+$install
+look
+[ ! "$debian" ] || fail "still missing after the installation:$debian"

@@ -1,0 +1,278 @@
+package main
+
+import (
+	"slices"
+	"sync"
+	"time"
+)
+
+// Notes on the bytes that no client asks for
+//
+// A client that reads a compressed qcow2 leaves gaps that it never asks for,
+// and a linear digest cannot pass them. So a gap that the client has passed
+// over is read by the filter (digest-unread=early), within the request of
+// that client: there it holds whatever locks the layers below need. What a
+// probe of the header or of the last sector leaves unread is not such a gap,
+// nor is a range that another connection is about to read.
+
+const (
+	// A gap is passed over when so many times its length, and at least
+	// passedMin, has been read behind it, or half of digest-memory.
+	passedFactor = 8
+	passedMin    = 1 << 20
+
+	// The rest of an image is read when it is at most restMax bytes or
+	// 1/restShare of the image.
+	restMax   = 1 << 20
+	restShare = 1000
+
+	// A connection is at work where it read last, for so many requests of
+	// all connections.
+	cursorLife = 256
+
+	// ownRead is the most that the filter reads in one request.
+	ownRead = 1 << 20
+
+	// stallTime is how long readers far ahead wait for those behind.
+	stallTime = 250 * time.Millisecond
+)
+
+var ownBuffers = sync.Pool{New: func() any { return new([ownRead]byte) }}
+
+// feedSlowly hands data to the linear digests that did not fit in the window
+// at once. It waits as long as the frontier moves, or may be expected to.
+func (im *image) feedSlowly(next layer, c *cursor, lo int64, data []byte) {
+	l := im.linear
+	waited := time.Duration(0)
+	for {
+		frontier, busy, version := l.state()
+		n := l.offer(lo, data)
+		lo, data = lo+int64(n), data[n:]
+		if len(data) == 0 {
+			return
+		}
+		if n > 0 {
+			waited = 0
+			continue
+		}
+		if !busy {
+			if c != nil && im.readGap(next) {
+				continue
+			}
+			if c != nil && !im.expected(frontier) && (im.isStalled() || waited >= stallTime) {
+				im.setStalled()
+				l.drop(int64(len(data)))
+				return
+			}
+		}
+		const tick = 10 * time.Millisecond
+		if l.wait(version, tick) {
+			waited = 0
+		} else {
+			waited += tick
+		}
+	}
+}
+
+// expected tells whether a read of offset is with the layer below.
+func (im *image) expected(offset int64) bool {
+	im.mu.Lock()
+	defer im.mu.Unlock()
+	return slices.ContainsFunc(im.ops, func(o op) bool {
+		return o.reading && o.lo <= offset && offset < o.hi
+	})
+}
+
+func (im *image) isStalled() bool {
+	im.mu.Lock()
+	defer im.mu.Unlock()
+	return im.stalled
+}
+
+func (im *image) setStalled() {
+	im.mu.Lock()
+	defer im.mu.Unlock()
+	im.stalled = true
+}
+
+// noteProgress takes note of a client's read of [lo, hi).
+func (im *image) noteProgress(lo, hi int64) {
+	frontier := lo
+	if im.linear != nil {
+		frontier, _, _ = im.linear.state()
+	}
+	im.mu.Lock()
+	defer im.mu.Unlock()
+	im.credit += hi - lo
+	if lo <= frontier && frontier <= hi {
+		im.stalled = false
+	}
+}
+
+// readEarly reads what clients have passed over, and the rest of the image
+// when little is left.
+func (im *image) readEarly(next layer) {
+	if im.conf.unread != early || im.done.Load() {
+		return
+	}
+	for im.readGap(next) {
+	}
+	for im.readRest(next) {
+	}
+}
+
+// readGap reads one piece of the first gap, if it was passed over.
+func (im *image) readGap(next layer) bool {
+	if im.conf.unread != early {
+		return false
+	}
+	lo, hi, passed := im.passedGap()
+	if !passed {
+		return false
+	}
+	return im.readOwn(next, lo, hi)
+}
+
+// passedGap returns a piece of the first unknown range, if clients have
+// passed over it.
+func (im *image) passedGap() (lo, hi int64, ok bool) {
+	var behind int64
+	lo, hi = im.size, im.size
+	for _, t := range im.trees {
+		if a, b := t.unknown(0, im.size); a < lo {
+			lo, hi = a, b
+			behind = t.known() - a
+		}
+	}
+	if im.linear != nil {
+		if a, b := im.linear.unknown(0, im.size); a < lo {
+			lo, hi = a, b
+			ready, dropped := im.linear.known()
+			behind = ready + dropped - a
+		}
+	}
+	length := hi - lo
+	near := behind >= passedMin && behind/passedFactor >= length
+	if lo == hi || !near && behind < im.memory.limit/2 {
+		return 0, 0, false
+	}
+
+	im.mu.Lock()
+	defer im.mu.Unlock()
+	if im.noEarly || im.writes > 0 {
+		return 0, 0, false
+	}
+	if hi = im.unclaimed(lo, hi); lo == hi {
+		return 0, 0, false
+	}
+	if !im.stalled && im.atWork(lo, hi) {
+		return 0, 0, false
+	}
+	hi = min(hi, lo+ownRead)
+	if !near {
+		// A client that works its way through another part of the image
+		// must not pay for the whole gap at once.
+		if im.credit < hi-lo {
+			return 0, 0, false
+		}
+		im.credit -= hi - lo
+	}
+	return lo, hi, true
+}
+
+// unclaimed returns where the first op in [lo, hi) begins, or hi.
+func (im *image) unclaimed(lo, hi int64) int64 {
+	for _, o := range im.ops {
+		if o.active && o.lo < hi && lo < o.hi {
+			hi = max(lo, o.lo)
+		}
+	}
+	return hi
+}
+
+// atWork tells whether a connection read last where [lo, hi) begins, or in
+// it, and so may be expected to go on.
+func (im *image) atWork(lo, hi int64) bool {
+	for c := range im.cursors {
+		if lo <= c.at && c.at < hi && im.requests-c.request < cursorLife {
+			return true
+		}
+	}
+	return false
+}
+
+// readRest reads one piece of what is unknown, if that is so little that the
+// request in hand can wait for it: then that request carries the verdict.
+func (im *image) readRest(next layer) bool {
+	lo, hi, ok := im.rest()
+	return ok && im.readOwn(next, lo, hi)
+}
+
+func (im *image) rest() (lo, hi int64, ok bool) {
+	left := im.size - im.progress()
+	if left > max(restMax, im.size/restShare) || left > im.size/passedFactor {
+		return 0, 0, false
+	}
+	lo, hi = im.firstUnknown(0)
+	im.mu.Lock()
+	defer im.mu.Unlock()
+	for lo < hi && im.unclaimed(lo, hi) == lo {
+		// Somebody reads it: look behind that.
+		lo = im.claimEnd(lo)
+		im.mu.Unlock()
+		lo, hi = im.firstUnknown(lo)
+		im.mu.Lock()
+	}
+	hi = im.unclaimed(lo, hi)
+	if lo >= hi || im.noEarly || im.writes > 0 {
+		return 0, 0, false
+	}
+	// A client that reads on from here will reach the end by itself, and
+	// would read it twice.
+	if im.atWork(lo, hi) && left > max(im.size/restShare, min(64<<10, im.size/64)) {
+		return 0, 0, false
+	}
+	return lo, min(hi, lo+ownRead), true
+}
+
+// claimEnd returns the end of the op that covers offset.
+func (im *image) claimEnd(offset int64) int64 {
+	end := offset + 1
+	for _, o := range im.ops {
+		if o.active && o.lo <= offset && offset < o.hi {
+			end = max(end, o.hi)
+		}
+	}
+	return end
+}
+
+// firstUnknown returns the first range from offset on that some digest does
+// not know.
+func (im *image) firstUnknown(offset int64) (lo, hi int64) {
+	lo, hi = im.size, im.size
+	for _, k := range im.known {
+		if a, b := k.unknown(offset, im.size); a < lo {
+			lo, hi = a, b
+		}
+	}
+	return lo, hi
+}
+
+// readOwn reads [lo, hi), at most ownRead bytes. It returns false if that
+// failed, in which case the layer below has logged why, or did not help.
+func (im *image) readOwn(next layer, lo, hi int64) bool {
+	buf := ownBuffers.Get().(*[ownRead]byte)
+	defer ownBuffers.Put(buf)
+	data := buf[:hi-lo]
+	ticket := im.beginRead(nil, lo, hi)
+	if _, err := next.ReadAt(data, lo); err != nil {
+		im.endRead(next, nil, ticket, lo, nil)
+		im.mu.Lock()
+		im.noEarly = true
+		im.mu.Unlock()
+		return false
+	}
+	im.endRead(next, nil, ticket, lo, data)
+	still, _ := im.firstUnknown(lo)
+	return still != lo
+}
