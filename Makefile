@@ -13,6 +13,7 @@ SHELL = /bin/bash -o pipefail
 
 FILTER = nbdkit-digest-filter.so
 MAN = nbdkit-digest-filter.1
+VERSION = $(shell sed -n 's/.*DIGEST_VERSION "\(.*\)"/\1/p' about.h)
 SOURCES = $(wildcard *.go *.c *.h nbdkit/*.go nbdkit/*.c nbdkit/*.h nbdkit/*.ld) go.mod go.sum
 SCRIPTS = .ci/run $(wildcard tests/*.sh)
 
@@ -23,7 +24,7 @@ prefix = $(shell pkg-config --variable=prefix nbdkit)
 mandir = $(prefix)/share/man
 
 # Keeps Go's initialiser from running before nbdkit forks: see nbdkit/start.c.
-LDFLAGS = -s -w -extldflags "-Wl,-T,$(CURDIR)/nbdkit/init.ld"
+GO_LDFLAGS = -s -w -extldflags "-Wl,-T,$(CURDIR)/nbdkit/init.ld"
 
 export CGO_ENABLED = 1
 
@@ -33,15 +34,15 @@ $(FILTER): $(filter-out %_test.go nbdkit-digest-filter.h,$(SOURCES))
 	@pkg-config --exists nbdkit || \
 	    { echo "nbdkit's headers are missing: run 'make deps'" >&2; exit 1; }
 	go build -trimpath -buildvcs=false -buildmode=c-shared \
-	    -ldflags '$(LDFLAGS)' -o $@ .
+	    -ldflags '$(GO_LDFLAGS)' -o $@ .
 	@rm -f nbdkit-digest-filter.h
 
-# The tests do not need the man page, so neither does the build.
+# A machine without pod2man still gets its filter.
 man: $(if $(shell command -v pod2man),$(MAN))
 
-$(MAN): nbdkit-digest-filter.pod
+$(MAN): nbdkit-digest-filter.pod about.h
 	pod2man --utf8 --section=1 --center=NBDKIT \
-	    --release=nbdkit-digest-filter $< > $@
+	    --release="nbdkit-digest-filter $(VERSION)" $< > $@
 
 install: all
 	install -D -m 755 $(FILTER) "$(DESTDIR)$(filterdir)/$(FILTER)"

@@ -38,6 +38,24 @@ type endPass struct {
 
 // run reads what is unknown with several readers. It returns the first error.
 func (e *endPass) run(readers int) error {
+	// A pass leaves out what found no room in memory. Each makes the linear
+	// digests' frontier move, so that the next one gets further.
+	for last := int64(-1); e.err == nil; {
+		lo, hi := e.im.firstUnknown(0)
+		if lo == hi || lo == last {
+			break
+		}
+		last = lo
+		e.position, e.dataEnd = lo, 0
+		e.im.retry()
+		e.pass(readers)
+		e.im.drain(e.interrupted)
+	}
+	e.im.drain(e.interrupted)
+	return e.err
+}
+
+func (e *endPass) pass(readers int) {
 	var wg sync.WaitGroup
 	for range readers {
 		wg.Go(func() {
@@ -50,10 +68,6 @@ func (e *endPass) run(readers int) error {
 		})
 	}
 	wg.Wait()
-	if e.err == nil {
-		e.im.drain(e.interrupted)
-	}
-	return e.err
 }
 
 func (e *endPass) read() {

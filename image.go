@@ -63,24 +63,25 @@ type image struct {
 	// done is set while result is valid, for a quick look.
 	done atomic.Bool
 
-	mu       sync.Mutex // guards all below
-	ops      []op
-	freeOps  []int
-	tainted  int // ops that are tainted
-	writes   int // ops that write
-	writers  int // connections that have written
-	requests int // counts clients' requests
-	cursors  map[*cursor]struct{}
-	touched  bool // a client asked for data
-	stalled  bool // no client moves the frontier
-	noEarly  bool // the layer below failed when the filter read by itself
-	credit   int64
-	began    int // counts writes, so that a sum taken meanwhile is void
-	sums     []string
-	ended    bool
-	failure  string
-	started  time.Time
-	finished time.Time
+	mu        sync.Mutex // guards all below
+	ops       []op
+	freeOps   []int
+	tainted   int // ops that are tainted
+	writes    int // ops that write
+	writers   int // connections that have written
+	requests  int // counts clients' requests
+	cursors   map[*cursor]struct{}
+	touched   bool // a client asked for data
+	stalled   bool // no client moved the frontier from stalledAt on
+	stalledAt int64
+	noEarly   bool // the layer below failed when the filter read by itself
+	credit    int64
+	began     int // counts writes, so that a sum taken meanwhile is void
+	sums      []string
+	ended     bool
+	failure   string
+	started   time.Time
+	finished  time.Time
 }
 
 // knowledge is what a digest says of its progress.
@@ -310,7 +311,7 @@ func (im *image) feed(next layer, c *cursor, lo int64, data []byte) {
 		im.feedSlowly(next, c, lo+int64(n), data[n:])
 	}
 	if c != nil {
-		im.noteProgress(lo, hi)
+		im.earn(hi - lo)
 	}
 	im.settle()
 }
@@ -478,9 +479,9 @@ func (im *image) finishedOrFailed() bool {
 	return im.sums != nil || im.failure != ""
 }
 
-// beginEndPass gives what failed before another try.
-func (im *image) beginEndPass() {
+// retry gives what failed before another try.
+func (im *image) retry() {
 	im.mu.Lock()
 	defer im.mu.Unlock()
-	im.noEarly = false
+	im.noEarly, im.stalled = false, false
 }

@@ -151,7 +151,6 @@ func (f *filter) finish(next nbdkit.Backend, im *image) {
 	}
 	stop := showProgress(im)
 	defer stop()
-	im.beginEndPass()
 	pass := endPass{im: im, next: context, interrupted: nbdkit.Interrupted}
 	if err := pass.run(readers); err != nil {
 		nbdkit.Error("%v cannot be completed: %v", im, err)

@@ -59,8 +59,8 @@ func (im *image) feedSlowly(next layer, c *cursor, lo int64, data []byte) {
 			if c != nil && im.readGap(next) {
 				continue
 			}
-			if c != nil && !im.expected(frontier) && (im.isStalled() || waited >= stallTime) {
-				im.setStalled()
+			if !im.expected(frontier) && (im.isStalled() || waited >= stallTime) {
+				im.setStalled(frontier)
 				l.drop(int64(len(data)))
 				return
 			}
@@ -83,30 +83,19 @@ func (im *image) expected(offset int64) bool {
 	})
 }
 
+// isStalled tells whether the frontier is where no client moves it: waiting
+// for it once was in vain, and clients have hardly moved it since.
 func (im *image) isStalled() bool {
+	frontier, _, _ := im.linear.state()
 	im.mu.Lock()
 	defer im.mu.Unlock()
-	return im.stalled
+	return im.stalled && frontier < im.stalledAt+im.memory.limit/4
 }
 
-func (im *image) setStalled() {
+func (im *image) setStalled(frontier int64) {
 	im.mu.Lock()
 	defer im.mu.Unlock()
-	im.stalled = true
-}
-
-// noteProgress takes note of a client's read of [lo, hi).
-func (im *image) noteProgress(lo, hi int64) {
-	frontier := lo
-	if im.linear != nil {
-		frontier, _, _ = im.linear.state()
-	}
-	im.mu.Lock()
-	defer im.mu.Unlock()
-	im.credit += hi - lo
-	if lo <= frontier && frontier <= hi {
-		im.stalled = false
-	}
+	im.stalled, im.stalledAt = true, frontier
 }
 
 // readEarly reads what clients have passed over, and the rest of the image
@@ -119,6 +108,13 @@ func (im *image) readEarly(next layer) {
 	}
 	for im.readRest(next) {
 	}
+}
+
+// earn counts what a client has read: the filter may read as much.
+func (im *image) earn(n int64) {
+	im.mu.Lock()
+	defer im.mu.Unlock()
+	im.credit += n
 }
 
 // readGap reads one piece of the first gap, if it was passed over.
@@ -151,6 +147,7 @@ func (im *image) passedGap() (lo, hi int64, ok bool) {
 			behind = ready + dropped - a
 		}
 	}
+	stalled := im.linear != nil && im.isStalled()
 	length := hi - lo
 	near := behind >= passedMin && behind/passedFactor >= length
 	if lo == hi || !near && behind < im.memory.limit/2 {
@@ -165,7 +162,7 @@ func (im *image) passedGap() (lo, hi int64, ok bool) {
 	if hi = im.unclaimed(lo, hi); lo == hi {
 		return 0, 0, false
 	}
-	if !im.stalled && im.atWork(lo, hi) {
+	if !stalled && im.atWork(lo, hi) {
 		return 0, 0, false
 	}
 	hi = min(hi, lo+ownRead)
