@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"time"
 )
 
 // Notes on the end pass
@@ -170,12 +169,8 @@ func (im *image) failedEarly() bool {
 
 // drain waits until the linear digests have hashed what is ready.
 func (im *image) drain(interrupted func() bool) {
-	for im.linear != nil && !interrupted() {
-		_, busy, version := im.linear.state()
-		if !busy {
-			break
-		}
-		im.linear.wait(version, 100*time.Millisecond)
+	if im.linear != nil {
+		im.linear.drain(interrupted)
 	}
 	im.settle()
 }

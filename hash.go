@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"hash"
 	"sync"
+	"sync/atomic"
 )
 
 // Notes on the design of linear digests
@@ -36,28 +37,29 @@ type linear struct {
 	// digest failed.
 	settled func()
 
-	mu       sync.Mutex    // guards all below
-	data     *sync.Cond    // the frontier moved, or stop was called
-	version  int           // counts what wait waits for
-	wake     chan struct{} // if not nil, closed when version changes
-	taken    extents       // bytes that are ready, or being copied
+	mu       sync.Mutex // guards all below
+	data     *sync.Cond // the frontier moved, or stop was called
+	idle     *sync.Cond // something was hashed
+	waiters  []*waiter  // by offset
+	taken    extents    // bytes that are ready, or being copied
 	copies   []*copying
 	ready    extents         // bytes that can be hashed, or were
 	zeros    extents         // ready bytes that are zero and in no page
 	pages    ordered[[]byte] // by offset
 	spare    [][]byte
-	frontier int64 // all bytes before it are ready
-	dropped  int64 // bytes for which there was no room
+	frontier int64                                  // all bytes before it are ready
+	quick    struct{ frontier, ready atomic.Int64 } // of the same, without the lock
+	dropped  int64                                  // bytes for which there was no room
 	stopped  bool
 	failure  error
 
 	spareCopies []*copying
 }
 
-// copying is the claim of a thread that copies bytes [lo, hi) to a page.
+// copying is the claim of a thread that copies bytes [lo, hi) to pages.
 type copying struct {
 	lo, hi int64
-	page   []byte
+	pages  [][]byte
 	void   bool // forgotten meanwhile
 }
 
@@ -69,11 +71,12 @@ type hasher struct {
 	busy    int64 // bytes behind pos that are being hashed
 	working bool  // sum is in use
 	stale   bool  // forgotten meanwhile: begin anew
+	chunks  [][]byte
 }
 
 func newLinear(size int64, memory *budget, sums []hash.Hash, settled func()) *linear {
 	l := &linear{size: size, memory: memory, settled: settled}
-	l.data = sync.NewCond(&l.mu)
+	l.data, l.idle = sync.NewCond(&l.mu), sync.NewCond(&l.mu)
 	for _, sum := range sums {
 		h := &hasher{sum: sum}
 		l.hashers = append(l.hashers, h)
@@ -93,33 +96,37 @@ func (l *linear) follow(h *hasher) {
 			l.settled()
 		}
 	}()
-	for {
-		data := l.nextFor(h)
-		if data == nil {
-			return
+	for l.next(h) {
+		for _, data := range h.chunks {
+			h.sum.Write(data)
 		}
-		h.sum.Write(data)
 		if l.hashed(h) {
 			l.settled()
 		}
 	}
 }
 
-// nextFor waits for bytes to be hashed and returns them, or nil when it is
-// time to stop.
-func (l *linear) nextFor(h *hasher) []byte {
+// hashChunks is how many pages are hashed at a time.
+const hashChunks = 4
+
+// next waits for bytes to be hashed, and tells whether to go on.
+func (l *linear) next(h *hasher) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for h.pos == l.frontier && !l.stopped {
 		l.data.Wait()
 	}
 	if l.stopped {
-		return nil
+		return false
 	}
-	data := l.readyAt(h.pos)
-	h.busy = int64(len(data))
+	h.chunks, h.busy = h.chunks[:0], 0
+	for h.pos+h.busy < l.frontier && len(h.chunks) < hashChunks {
+		data := l.readyAt(h.pos + h.busy)
+		h.chunks = append(h.chunks, data)
+		h.busy += int64(len(data))
+	}
 	h.working = true
-	return data
+	return true
 }
 
 // readyAt returns bytes from pos on, which is before the frontier.
@@ -143,7 +150,7 @@ func (l *linear) readyAt(pos int64) []byte {
 // zeroes is what is hashed for holes.
 var zeroes [256 << 10]byte
 
-// hashed counts what nextFor returned as hashed, and tells whether that was
+// hashed counts the bytes that next chose as hashed, and tells whether that was
 // the last of the image.
 func (l *linear) hashed(h *hasher) bool {
 	l.mu.Lock()

@@ -60,6 +60,8 @@ type image struct {
 
 	clientRead, clientWritten, holes, filterRead atomic.Int64 // bytes
 
+	lastFrontier atomic.Int64 // of the linear digests, when flows was called
+
 	// done is set while result is valid, for a quick look.
 	done atomic.Bool
 

@@ -234,9 +234,11 @@ func (t *tree) storeSingle(c *claim) {
 func (t *tree) addPart(offset int64, p []byte) {
 	index := offset / t.spec.leafSize
 	from := offset - index*t.spec.leafSize
-	part := t.part(index)
-	for end := from + int64(len(p)); part != nil && from < end; {
-		a, b := t.takePart(part, from, end)
+	for end := from + int64(len(p)); from < end; {
+		part, a, b := t.takePart(index, from, end)
+		if part == nil {
+			return
+		}
 		copy(part.buf[a:b], p[int64(len(p))-(end-a):])
 		if t.partDone(part, b-a) {
 			t.add(index*t.spec.leafSize, part.buf)
@@ -247,14 +249,30 @@ func (t *tree) addPart(offset int64, p []byte) {
 	}
 }
 
-// part returns the buffer of an unknown leaf, or nil if the leaf is known or
-// there is no memory for it: then its bytes stay unknown.
-func (t *tree) part(index int64) *partial {
+// takePart claims the first bytes within [from, to) of a leaf that are not
+// there. While they are being copied, the leaf is not whole, and its buffer
+// stays. It returns nil if no bytes are wanted, or if there is no memory for
+// the leaf: then they stay unknown.
+func (t *tree) takePart(index, from, to int64) (part *partial, a, b int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	part := t.parts[index]
-	if part != nil || t.taken.covers(index, index+1) || !t.memory.take(t.spec.leafSize) {
-		return part
+	part = t.parts[index]
+	if part == nil {
+		if part = t.newPart(index); part == nil {
+			return nil, 0, 0
+		}
+	}
+	a, b = part.have.missing(from, to)
+	if a == b {
+		return nil, 0, 0
+	}
+	part.have.add(a, b)
+	return part, a, b
+}
+
+func (t *tree) newPart(index int64) (part *partial) {
+	if t.taken.covers(index, index+1) || !t.memory.take(t.spec.leafSize) {
+		return nil
 	}
 	if n := len(t.spareParts); n > 0 {
 		part = t.spareParts[n-1]
@@ -268,21 +286,13 @@ func (t *tree) part(index int64) *partial {
 	return part
 }
 
-func (t *tree) takePart(part *partial, from, to int64) (int64, int64) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	from, to = part.have.missing(from, to)
-	part.have.add(from, to)
-	return from, to
-}
-
 // partDone counts bytes that were copied, and tells whether that made the
 // leaf whole.
 func (t *tree) partDone(part *partial, n int64) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	part.done += n
-	if n == 0 || part.done < int64(len(part.buf)) || part.void {
+	if part.done < int64(len(part.buf)) || part.void {
 		return false
 	}
 	delete(t.parts, part.index)

@@ -12,6 +12,7 @@ import (
 	"maps"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -50,6 +51,8 @@ func (f *filter) Configure(params []nbdkit.Param, directory string) (err error) 
 
 func (f *filter) Start(parallel bool) error {
 	runtime.GOMAXPROCS(max(threads, runtime.NumCPU()))
+	// The window is the only thing that is large, and it is kept.
+	debug.SetGCPercent(25)
 	f.parallel = parallel
 	f.sidecar = &sidecar{path: f.conf.file, format: f.conf.format}
 	return f.sidecar.prepare()

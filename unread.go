@@ -45,7 +45,7 @@ func (im *image) feedSlowly(next layer, c *cursor, lo int64, data []byte) {
 	l := im.linear
 	waited := time.Duration(0)
 	for {
-		frontier, busy, version := l.state()
+		frontier, busy := l.state()
 		n := l.offer(lo, data)
 		lo, data = lo+int64(n), data[n:]
 		if len(data) == 0 {
@@ -66,7 +66,7 @@ func (im *image) feedSlowly(next layer, c *cursor, lo int64, data []byte) {
 			}
 		}
 		const tick = 10 * time.Millisecond
-		if l.wait(version, tick) {
+		if l.waitForRoom(lo, tick) {
 			waited = 0
 		} else {
 			waited += tick
@@ -86,7 +86,7 @@ func (im *image) expected(offset int64) bool {
 // isStalled tells whether the frontier is where no client moves it: waiting
 // for it once was in vain, and clients have hardly moved it since.
 func (im *image) isStalled() bool {
-	frontier, _, _ := im.linear.state()
+	frontier, _ := im.linear.state()
 	im.mu.Lock()
 	defer im.mu.Unlock()
 	return im.stalled && frontier < im.stalledAt+im.memory.limit/4
@@ -101,13 +101,25 @@ func (im *image) setStalled(frontier int64) {
 // readEarly reads what clients have passed over, and the rest of the image
 // when little is left.
 func (im *image) readEarly(next layer) {
-	if im.conf.unread != early || im.done.Load() {
+	if im.conf.unread != early || im.done.Load() || im.flows() {
 		return
 	}
 	for im.readGap(next) {
 	}
 	for im.readRest(next) {
 	}
+}
+
+// flows tells, without a lock, whether the linear digests move on by
+// themselves, and the end is far.
+func (im *image) flows() bool {
+	l := im.linear
+	if l == nil {
+		return false
+	}
+	frontier, ready := l.quick.frontier.Load(), l.quick.ready.Load()
+	moved := im.lastFrontier.Swap(frontier) != frontier
+	return (moved || ready-frontier < passedMin) && im.size-ready > max(restMax, im.size/restShare)
 }
 
 // earn counts what a client has read: the filter may read as much.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"slices"
 	"time"
 )
@@ -10,37 +11,29 @@ import (
 // offer takes bytes of the image from offset on. It returns how many of them
 // are taken care of, the rest does not fit in the window.
 func (l *linear) offer(offset int64, p []byte) int {
-	done := 0
-	for done < len(p) {
-		at := offset + int64(done)
-		piece := p[done:min(int64(len(p)), int64(done)+pageSize-at%pageSize)]
-		if !l.offerInPage(at, piece) {
-			break
-		}
-		done += len(piece)
-	}
-	return done
-}
-
-func (l *linear) offerInPage(offset int64, p []byte) bool {
 	end := offset + int64(len(p))
 	for lo := offset; lo < end; {
 		c, ok := l.take(lo, end)
 		if !ok {
-			return false
+			return int(lo - offset)
 		}
 		if c == nil {
 			break
 		}
-		copy(c.page[c.lo%pageSize:], p[c.lo-offset:c.hi-offset])
+		from := p[c.lo-offset : c.hi-offset]
+		at := c.lo % pageSize
+		for _, page := range c.pages {
+			from = from[copy(page[at:], from):]
+			at = 0
+		}
 		lo = c.hi
 		l.copied(c)
 	}
-	return true
+	return len(p)
 }
 
-// take claims the first range within [lo, hi), a part of one page, that is
-// not taken. It returns nil if there is none, and false if there is no room.
+// take claims the first range within [lo, hi) that is not taken, or a part of
+// it. It returns nil if there is none, and false if there is no room.
 func (l *linear) take(lo, hi int64) (*copying, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -48,20 +41,34 @@ func (l *linear) take(lo, hi int64) (*copying, bool) {
 	if lo == hi || l.failure != nil {
 		return nil, true
 	}
-	page := l.page(lo - lo%pageSize)
-	if page == nil {
-		return nil, false
-	}
-	l.taken.add(lo, hi)
-	c := new(copying)
+	var c *copying
 	if n := len(l.spareCopies); n > 0 {
 		c = l.spareCopies[n-1]
 		l.spareCopies = l.spareCopies[:n-1]
+	} else {
+		c = &copying{pages: make([][]byte, 0, copyPages)}
 	}
-	*c = copying{lo: lo, hi: hi, page: page}
+	c.lo, c.hi, c.pages, c.void = lo, lo, c.pages[:0], false
+	for c.hi < hi && len(c.pages) < copyPages {
+		start := c.hi - c.hi%pageSize
+		page := l.page(start)
+		if page == nil {
+			break
+		}
+		c.pages = append(c.pages, page)
+		c.hi += min(hi-c.hi, pageSize-c.hi%pageSize)
+	}
+	if c.lo == c.hi {
+		l.spareCopies = append(l.spareCopies, c)
+		return nil, false
+	}
+	l.taken.add(c.lo, c.hi)
 	l.copies = append(l.copies, c)
 	return c, true
 }
+
+// copyPages is how many pages a thread claims at a time.
+const copyPages = 16
 
 // page returns the page that begins at start, or nil if there is no room.
 func (l *linear) page(start int64) (page []byte) {
@@ -81,17 +88,25 @@ func (l *linear) page(start int64) (page []byte) {
 	return page
 }
 
-// roomFor reserves a page. A quarter of the window is kept for what is close
-// to the frontier, so that readers far ahead do not stop those that move it.
+// roomFor reserves a page, if there is room.
 func (l *linear) roomFor(start int64) bool {
-	switch ahead := start - l.frontier; {
-	case ahead <= 0:
-		l.memory.used.Add(pageSize)
-		return true
-	case ahead > l.memory.limit/4 && l.memory.used.Load() > l.memory.limit/4*3-pageSize:
+	if !l.isRoomFor(start) {
 		return false
 	}
-	return l.memory.take(pageSize)
+	l.memory.used.Add(pageSize)
+	return true
+}
+
+// isRoomFor tells whether there is room for a page: at the frontier always,
+// and elsewhere within the budget. A quarter of it is kept for what is close
+// to the frontier, so that readers far ahead do not stop those that move it.
+func (l *linear) isRoomFor(start int64) bool {
+	ahead := start - l.frontier
+	limit := l.memory.limit
+	if ahead > limit/4 {
+		limit -= limit / 4
+	}
+	return ahead <= 0 || l.memory.used.Load()+pageSize <= limit
 }
 
 // copied makes the bytes of a claim ready.
@@ -131,15 +146,8 @@ func (l *linear) advance() {
 		l.data.Broadcast()
 		l.moved()
 	}
-}
-
-// moved wakes those who wait for room or for the end.
-func (l *linear) moved() {
-	l.version++
-	if l.wake != nil {
-		close(l.wake)
-		l.wake = nil
-	}
+	l.quick.frontier.Store(l.frontier)
+	l.quick.ready.Store(l.ready.total)
 }
 
 // forget makes the bytes [lo, hi) unknown. If some of them were hashed, the
@@ -164,6 +172,7 @@ func (l *linear) forget(lo, hi int64) {
 			l.taken.add(c.lo, c.hi)
 		}
 	}
+	l.advance()
 	l.moved()
 }
 
@@ -216,39 +225,85 @@ func (l *linear) known() (ready, dropped int64) {
 	return l.ready.total, min(l.dropped, l.size-l.ready.total)
 }
 
-// wait returns when bytes came or were hashed since version was read, or
-// after the timeout. It tells which of the two it was.
-func (l *linear) wait(version int, timeout time.Duration) bool {
-	wake := l.watch(version)
-	if wake == nil {
+// A waiter is a thread that waits for room for bytes at offset.
+type waiter struct {
+	offset int64
+	wake   chan struct{}
+}
+
+// waitForRoom returns true when there may be room for bytes at offset, and
+// false after the timeout.
+func (l *linear) waitForRoom(offset int64, timeout time.Duration) bool {
+	w := l.enqueue(offset)
+	if w == nil {
 		return true
 	}
 	timer := time.NewTimer(timeout)
 	defer timer.Stop()
 	select {
-	case <-wake:
+	case <-w.wake:
 		return true
 	case <-timer.C:
-		return false
 	}
-}
-
-func (l *linear) watch(version int) <-chan struct{} {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if version != l.version {
+	if i := slices.Index(l.waiters, w); i >= 0 {
+		l.waiters = slices.Delete(l.waiters, i, i+1)
+	}
+	return false
+}
+
+// enqueue adds a waiter, in the order of offsets.
+func (l *linear) enqueue(offset int64) *waiter {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.failure != nil || l.isRoomFor(offset-offset%pageSize) {
 		return nil
 	}
-	if l.wake == nil {
-		l.wake = make(chan struct{})
-	}
-	return l.wake
+	w := &waiter{offset, make(chan struct{}, 1)}
+	i, _ := slices.BinarySearchFunc(l.waiters, offset, func(w *waiter, offset int64) int {
+		return cmp.Compare(w.offset, offset)
+	})
+	l.waiters = slices.Insert(l.waiters, i, w)
+	return w
 }
 
-// state returns the frontier, whether bytes before it wait to be hashed, and
-// a version for wait.
-func (l *linear) state() (frontier int64, busy bool, version int) {
+// moved wakes the first waiter if there is room for it. It takes what it
+// needs, and the next move wakes the next one: to wake all of them for each
+// page that becomes free costs more than the hash.
+func (l *linear) moved() {
+	if len(l.waiters) > 0 && l.isRoomFor(l.waiters[0].offset-l.waiters[0].offset%pageSize) {
+		l.waiters[0].wake <- struct{}{}
+		l.waiters = slices.Delete(l.waiters, 0, 1)
+	}
+	l.idle.Broadcast()
+}
+
+// drain waits until what is ready is hashed, or interrupted returns true,
+// which is asked now and then.
+func (l *linear) drain(interrupted func() bool) {
+	stop := make(chan struct{})
+	defer close(stop)
+	go func() {
+		for {
+			select {
+			case <-stop:
+				return
+			case <-time.After(100 * time.Millisecond):
+				l.idle.Broadcast()
+			}
+		}
+	}()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.frontier, l.failure == nil && l.slowest() < l.frontier, l.version
+	for l.failure == nil && l.slowest() < l.frontier && !interrupted() {
+		l.idle.Wait()
+	}
+}
+
+// state returns the frontier, and whether bytes before it wait to be hashed.
+func (l *linear) state() (frontier int64, busy bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.frontier, l.failure == nil && l.slowest() < l.frontier
 }
