@@ -97,16 +97,16 @@ func (l *linear) roomFor(start int64) bool {
 	return true
 }
 
-// isRoomFor tells whether there is room for a page: at the frontier always,
-// and elsewhere within the budget. A quarter of it is kept for what is close
-// to the frontier, so that readers far ahead do not stop those that move it.
+// isRoomFor tells whether there is room for a page: within the budget, of
+// which a quarter is kept for what is close to the frontier, so that readers
+// far ahead do not stop those that move it; and in any case for the page that
+// the slowest digest waits for.
 func (l *linear) isRoomFor(start int64) bool {
-	ahead := start - l.frontier
 	limit := l.memory.limit
-	if ahead > limit/4 {
+	if start-l.frontier > limit/4 {
 		limit -= limit / 4
 	}
-	return ahead <= 0 || l.memory.used.Load()+pageSize <= limit
+	return l.memory.used.Load()+pageSize <= limit || start <= l.slowest() && l.slowest() == l.frontier
 }
 
 // copied makes the bytes of a claim ready.

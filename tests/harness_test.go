@@ -29,6 +29,8 @@ const patience = 60 * time.Second
 const (
 	kib = 1 << 10
 	mib = 1 << 20
+
+	interrupt = syscall.SIGINT
 )
 
 func TestMain(m *testing.M) {
