@@ -76,9 +76,9 @@ type image struct {
 	touched   bool // a client asked for data
 	stalled   bool // no client moved the frontier from stalledAt on
 	stalledAt int64
-	noEarly   bool // the layer below failed when the filter read by itself
-	credit    int64
-	began     int // counts writes, so that a sum taken meanwhile is void
+	noEarly   bool  // the layer below failed when the filter read by itself
+	credit    int64 // bytes that the filter may read in a long gap
+	began     int   // counts writes, so that a sum taken meanwhile is void
 	sums      []string
 	ended     bool
 	failure   string

@@ -280,6 +280,9 @@ func TestReaderFarAheadWaitsForTheFrontier(t *testing.T) {
 		wg.Go(func() {
 			for lo := half * size / 2; lo < (half+1)*size/2; lo += 256 << 10 {
 				c.read(lo, lo+256<<10)
+				if used := im.memory.used.Load(); used > im.memory.limit+pageSize {
+					t.Errorf("%d bytes are buffered, want at most %d", used, im.memory.limit)
+				}
 				if half == 0 {
 					time.Sleep(100 * time.Microsecond)
 				}

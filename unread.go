@@ -28,7 +28,10 @@ const (
 
 	// A connection is at work where it read last, for so many requests of
 	// all connections.
-	cursorLife = 256
+	cursorLife  = 256
+	// Requests of a client that reads in order, but has several in flight,
+	// overtake each other by so many bytes.
+	cursorSlack = 4 << 20
 
 	// ownRead is the most that the filter reads in one request.
 	ownRead = 1 << 20
@@ -174,7 +177,7 @@ func (im *image) passedGap() (lo, hi int64, ok bool) {
 	if hi = im.unclaimed(lo, hi); lo == hi {
 		return 0, 0, false
 	}
-	if !stalled && im.atWork(lo, hi) {
+	if !stalled && im.atWork(lo-cursorSlack, hi+cursorSlack) {
 		return 0, 0, false
 	}
 	hi = min(hi, lo+ownRead)
@@ -199,8 +202,8 @@ func (im *image) unclaimed(lo, hi int64) int64 {
 	return hi
 }
 
-// atWork tells whether a connection read last where [lo, hi) begins, or in
-// it, and so may be expected to go on.
+// atWork tells whether a connection read last in [lo, hi), and so may be
+// expected to go on there.
 func (im *image) atWork(lo, hi int64) bool {
 	for c := range im.cursors {
 		if lo <= c.at && c.at < hi && im.requests-c.request < cursorLife {
@@ -238,7 +241,7 @@ func (im *image) rest() (lo, hi int64, ok bool) {
 	}
 	// A client that reads on from here will reach the end by itself, and
 	// would read it twice.
-	if im.atWork(lo, hi) && left > max(im.size/restShare, min(64<<10, im.size/64)) {
+	if im.atWork(lo-cursorSlack, hi) && left > min(64<<10, im.size/64) {
 		return 0, 0, false
 	}
 	return lo, min(hi, lo+ownRead), true
