@@ -1,0 +1,118 @@
+package tests
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestBadParameterIsAnErrorBeforeNbdkitServes(t *testing.T) {
+	image := randomImage(t, 1000)
+	const algorithms = "use one of md5, sha1, sha224, sha256, sha384, sha512, blake3"
+	for _, c := range []struct {
+		name   string
+		params []string
+		value  string // what the error must quote
+		remedy string
+	}{
+		{"unknown digest", []string{"digest=crc32"}, "crc32", algorithms},
+		{"unknown digest in a list", []string{"digest=sha256,sha3,blake3"}, "sha3", algorithms},
+		{"unknown digest after a good one", []string{"digest=sha256", "digest=b3"}, "b3", algorithms},
+		{"list with an empty place", []string{"digest=sha256,,md5"}, "sha256,,md5", algorithms},
+		{"list that ends in a comma", []string{"digest=sha256,"}, "sha256,", algorithms},
+		{"list with blanks", []string{"digest=sha256, md5"}, " md5", algorithms},
+		{"no digest", []string{"digest="}, "digest=", "no value"},
+		{"unknown format", []string{"digest-format=xml"}, "xml", "use text, gnu or json"},
+		{"format in capitals", []string{"digest-format=JSON"}, "JSON", "use text, gnu or json"},
+		{"no format", []string{"digest-format="}, "digest-format=", "no value"},
+		{"gnu with two digests", []string{"digest-format=gnu", "digest=md5,sha1"}, "gnu", "use text or json"},
+		{"gnu with two digests in turn", []string{"digest=md5", "digest-format=gnu", "digest=sha1"}, "gnu", "use text or json"},
+		{"unknown time to read", []string{"digest-unread=never"}, "never", "use early, late or skip"},
+		{"no time to read", []string{"digest-unread="}, "digest-unread=", "no value"},
+		{"memory below the least", []string{"digest-memory=1M", "digest-memory=64k"}, "digest-memory", "more than once"},
+		{"too little memory", []string{"digest-memory=1023K"}, "1023K", "[1M..1T]"},
+		{"no memory at all", []string{"digest-memory=0"}, "digest-memory=0", "[1M..1T]"},
+		{"too much memory", []string{"digest-memory=2T"}, "2T", "[1M..1T]"},
+		{"memory beyond all numbers", []string{"digest-memory=99999999999999999999"}, "99999999999999999999", "[1M..1T]"},
+		{"memory that overflows", []string{"digest-memory=8589934592G"}, "8589934592G", "[1M..1T]"},
+		{"negative memory", []string{"digest-memory=-1"}, "-1", "this is not a size"},
+		{"memory in words", []string{"digest-memory=lots"}, "lots", "this is not a size"},
+		{"memory with two suffixes", []string{"digest-memory=1MM"}, "1MM", "this is not a size"},
+		{"suffix alone", []string{"digest-memory=M"}, "digest-memory=M", "this is not a size"},
+		{"no file", []string{"digest-file="}, "digest-file=", "no value"},
+		{"directory as the file", []string{"digest-file=/tmp"}, "/tmp", "name a file in it"},
+		{"directory that is not there", []string{"digest-file=/nonexistent/disk.sum"}, "/nonexistent/disk.sum", "no such file or directory"},
+		{"file as the directory", []string{"digest-file=" + image + "/disk.sum"}, image + "/disk.sum", "not a directory"},
+		{"two files", []string{"digest-file=a.sum", "digest-file=b.sum"}, "digest-file", "more than once"},
+		{"two names", []string{"digest-name=a", "digest-name=b"}, "digest-name", "more than once"},
+		{"no name", []string{"digest-name="}, "digest-name=", "no value"},
+		{"value with a newline", []string{"digest=sha\n256"}, `sha\n256`, algorithms},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			params := c.params
+			// A bad parameter must not cost the result of an earlier run.
+			stale := filepath.Join(dir, "stale.sum")
+			write(t, stale, "stale")
+			if !strings.Contains(strings.Join(params, " "), "digest-file=") {
+				params = append(params[:len(params):len(params)], "digest-file="+stale)
+			}
+			for _, mode := range [][]string{{"-U", "-", "--run", "touch served"}, {"-U", "sock", "-P", "served"}} {
+				o := execute(t, dir, append(append(append([]string{"nbdkit"}, mode...), "--filter="+filter, "file", image), params...)...)
+				if o.status != 1 {
+					t.Errorf("%v: exit status %d", mode, o.status)
+				}
+				if !strings.HasPrefix(o.stderr, "nbdkit: error: digest: ") || strings.Count(o.stderr, "\n") != 1 ||
+					!strings.Contains(o.stderr, c.value) || !strings.Contains(o.stderr, c.remedy) {
+					t.Errorf("%v: stderr should be one line with %q and %q, and is\n%s", mode, c.value, c.remedy, o.stderr)
+				}
+				if exists(filepath.Join(dir, "served")) {
+					t.Errorf("%v: nbdkit serves all the same", mode)
+				}
+			}
+			if contents(t, stale) != "stale" {
+				t.Error("the sidecar was touched")
+			}
+		})
+	}
+}
+
+func TestGoodParametersMeanWhatTheySay(t *testing.T) {
+	image := randomImage(t, 200*kib+7)
+	for _, c := range []struct {
+		name       string
+		params     []string
+		algorithms []string
+	}{
+		{"blake3 is the default", nil, []string{"blake3"}},
+		{"all digests at once", []string{"digest=md5,sha1,sha224,sha256,sha384,sha512,blake3"},
+			[]string{"md5", "sha1", "sha224", "sha256", "sha384", "sha512", "blake3"}},
+		{"the order is that of the command line", []string{"digest=blake3,sha512", "digest=md5"}, []string{"blake3", "sha512", "md5"}},
+		{"a digest is computed once", []string{"digest=sha1,sha1", "digest=sha1"}, []string{"sha1"}},
+		{"names may be in capitals", []string{"digest=SHA256,Blake3"}, []string{"sha256", "blake3"}},
+		{"the least memory", []string{"digest-memory=1048576", "digest=sha224"}, []string{"sha224"}},
+		{"the most memory", []string{"digest-memory=1T", "digest=sha384"}, []string{"sha384"}},
+		{"read late", []string{"digest-unread=late", "digest=sha1,blake3"}, []string{"sha1", "blake3"}},
+		{"format by its name", []string{"digest-format=text"}, []string{"blake3"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			sidecar := filepath.Join(t.TempDir(), "disk.sum")
+			s := serve(t, append([]string{"--filter=" + filter, "file", image, "digest-file=" + sidecar}, c.params...)...)
+			copyAll(t, s.uri())
+			s.stop()
+			wantDigests(t, sidecar, image, c.algorithms...)
+		})
+	}
+}
+
+// What is not the filter's goes to the layer below, whose errors stay its own.
+func TestOtherParametersGoToTheNextLayer(t *testing.T) {
+	t.Parallel()
+	o := execute(t, "", "nbdkit", "-U", "-", "--filter="+filter, "null", "digest-colour=red", "--run", "true")
+	plain := execute(t, "", "nbdkit", "-U", "-", "null", "digest-colour=red", "--run", "true")
+	if o.status != 1 || o.stderr != plain.stderr {
+		t.Errorf("exit status %d\n%swhere without the filter it is\n%s", o.status, o.stderr, plain.stderr)
+	}
+}

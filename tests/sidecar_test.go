@@ -1,0 +1,380 @@
+package tests
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// digestOf copies an image through the filter in a server of its own, and
+// returns what the server has said.
+func digestOf(t *testing.T, image string, params ...string) string {
+	t.Helper()
+	s := serve(t, append([]string{"--filter=" + filter, "file", image}, params...)...)
+	copyAll(t, s.uri())
+	return s.stop()
+}
+
+// names are ones that coreutils escape, or nearly.
+var names = []string{"disk.img", "my disk.img", "a\\b.img", "new\nline.img", "return\r.img", "(a) = b.img", "ümläut.img", "-", "#x", " leading", "trailing "}
+
+func TestSidecarIsWhatToolsPrintAndCheck(t *testing.T) {
+	for _, name := range names {
+		for _, c := range []struct {
+			format, algorithm string
+			print             []string // what prints the same
+			check             [][]string
+		}{
+			{"text", "sha256", []string{"sha256sum", "--tag"}, [][]string{{"sha256sum", "--check", "--strict"}, {"cksum", "--check", "--strict"}}},
+			{"text", "sha512", []string{"cksum", "-a", "sha512"}, [][]string{{"sha512sum", "--check", "--strict"}}},
+			{"text", "md5", []string{"md5sum", "--tag"}, [][]string{{"md5sum", "--check", "--strict"}, {"cksum", "--check", "--strict"}}},
+			{"gnu", "sha256", []string{"sha256sum"}, [][]string{{"sha256sum", "--check", "--strict"}}},
+			{"gnu", "sha1", []string{"sha1sum"}, [][]string{{"sha1sum", "--check", "--strict"}}},
+			{"gnu", "blake3", []string{"b3sum"}, [][]string{{"b3sum", "--check"}}},
+		} {
+			t.Run(name+" as "+c.format+" for "+c.algorithm, func(t *testing.T) {
+				t.Parallel()
+				if name == "-" || c.algorithm == "blake3" && strings.ContainsAny(name, "\r") {
+					t.Skip("a tool reads this name in its own way")
+				}
+				dir := t.TempDir()
+				image, sidecar := filepath.Join(dir, name), filepath.Join(t.TempDir(), "disk.sum")
+				write(t, image, "the image "+name)
+				digestOf(t, image, "digest="+c.algorithm, "digest-format="+c.format, "digest-name="+name, "digest-file="+sidecar)
+				want := run(t, dir, append(c.print, "--", name)...)
+				if c.print[0] == "b3sum" {
+					want = run(t, dir, "b3sum", "--", name)
+				}
+				if got := contents(t, sidecar); got != want {
+					t.Errorf("the sidecar has %q where %v prints %q", got, c.print, want)
+				}
+				for _, check := range c.check {
+					if out := run(t, dir, append(check, sidecar)...); !strings.Contains(out, "OK") {
+						t.Errorf("%v says %q", check, out)
+					}
+				}
+				write(t, image, "another image")
+				for _, check := range c.check {
+					if o := execute(t, dir, append(check, sidecar)...); o.status == 0 {
+						t.Errorf("%v accepts another image", check)
+					}
+				}
+			})
+		}
+	}
+}
+
+func TestSidecarWithCommentsIsAcceptedByCoreutils(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	sidecar := filepath.Join(dir, "sums")
+	for _, name := range []string{"a", "b"} {
+		write(t, filepath.Join(dir, name), contents(t, randomImage(t, 3*mib)))
+	}
+	s := serve(t, "--filter="+filter, "file", "dir="+dir, "digest=sha256,md5", "digest-unread=skip", "digest-file="+sidecar)
+	copyAll(t, s.uriOf("a"))
+	nbdsh(t, s.uriOf("b"), "h.pread(512, 0)")
+	s.stop()
+	if got := contents(t, sidecar); strings.Count(got, "# ") != 2 || strings.Count(got, "\n") != 4 {
+		t.Errorf("the sidecar has\n%s", got)
+	}
+	run(t, dir, "cksum", "--check", sidecar)
+	run(t, dir, "sha256sum", "--check", "--ignore-missing", sidecar)
+}
+
+func TestSeveralExportsAreInOneFile(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	sidecar := filepath.Join(t.TempDir(), "sums")
+	want := ""
+	for i, name := range []string{"a.img", "b b.img", "c.img", "unread.img"} {
+		path := filepath.Join(dir, name)
+		write(t, path, contents(t, randomImage(t, int64(i+1)*100001)))
+		if name != "unread.img" {
+			want += line("sha256", name, sumOf(t, "sha256", path)) + line("blake3", name, sumOf(t, "blake3", path))
+		}
+	}
+	s := serve(t, "--filter="+filter, "file", "dir="+dir, "digest=sha256,blake3", "digest-file="+sidecar)
+	for _, name := range []string{"c.img", "b%20b.img", "a.img"} {
+		copyAll(t, s.uriOf(name))
+	}
+	waitFor(t, "the last result", func() bool {
+		b, _ := os.ReadFile(sidecar)
+		return string(b) == want
+	})
+	s.stop()
+	if got := contents(t, sidecar); got != want {
+		t.Errorf("the sidecar has\n%swhere the tools say\n%s", got, want)
+	}
+}
+
+// image is an image in the JSON document, with all of its fields.
+type image struct {
+	Export  *string
+	Name    *string
+	Size    *int64
+	State   *string
+	Digests []struct{ Algorithm, Hex *string }
+	Bytes   *struct {
+		ClientRead    *int64 `json:"client_read"`
+		ClientWritten *int64 `json:"client_written"`
+		Holes         *int64
+		FilterRead    *int64 `json:"filter_read"`
+	}
+	Started, Finished *time.Time
+}
+
+func TestJSONHasAllFields(t *testing.T) {
+	path := randomImage(t, 1*mib)
+	for _, c := range []struct {
+		name       string
+		params     []string
+		script     string
+		state      string
+		clientRead int64
+		filterRead int64
+	}{
+		{"complete", nil, "h.pread(1 << 20, 0)", "complete", 1 * mib, 0},
+		{"complete at the end", []string{"digest-unread=late"}, "h.pread(1 << 18, 0)", "complete", 256 * kib, 768 * kib},
+		{"incomplete", []string{"digest-unread=skip"}, "h.pread(1 << 18, 0)", "incomplete", 256 * kib, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			sidecar := filepath.Join(t.TempDir(), "disk.json")
+			s := serve(t, append([]string{"--filter=" + filter, "file", path, "digest=sha256,blake3",
+				"digest-name=disk \"<&>\".img", "digest-file=" + sidecar}, c.params...)...)
+			nbdsh(t, s.uri(), c.script)
+			s.stop()
+			text := contents(t, sidecar)
+			var doc struct {
+				Version *int
+				Filter  *string
+				Images  []image
+			}
+			if err := json.Unmarshal([]byte(text), &doc); err != nil {
+				t.Fatalf("%v in\n%s", err, text)
+			}
+			if doc.Version == nil || *doc.Version != 1 || doc.Filter == nil || !strings.HasPrefix(*doc.Filter, "digest ") || len(doc.Images) != 1 {
+				t.Fatalf("the document is\n%s", text)
+			}
+			im := doc.Images[0]
+			if im.Export == nil || *im.Export != "" || im.Name == nil || *im.Name != "disk \"<&>\".img" ||
+				im.Size == nil || *im.Size != 1*mib || im.State == nil || *im.State != c.state ||
+				im.Started == nil || im.Finished == nil || im.Finished.Before(*im.Started) || time.Since(*im.Started) > time.Hour {
+				t.Errorf("the image is\n%s", text)
+			}
+			b := im.Bytes
+			if b == nil || b.ClientRead == nil || *b.ClientRead != c.clientRead || b.FilterRead == nil || *b.FilterRead != c.filterRead ||
+				b.ClientWritten == nil || *b.ClientWritten != 0 || b.Holes == nil || *b.Holes != 0 {
+				t.Errorf("the counts are\n%s", text)
+			}
+			if len(im.Digests) != 2 {
+				t.Fatalf("the digests are\n%s", text)
+			}
+			for i, a := range []string{"sha256", "blake3"} {
+				d := im.Digests[i]
+				if *d.Algorithm != a || (d.Hex != nil) != (c.state == "complete") || d.Hex != nil && *d.Hex != sumOf(t, a, path) {
+					t.Errorf("the digests are\n%s", text)
+				}
+			}
+		})
+	}
+}
+
+func TestStaleResultIsRemovedAtStart(t *testing.T) {
+	t.Parallel()
+	path := randomImage(t, 1*mib)
+	sidecar := filepath.Join(t.TempDir(), "disk.sum")
+	write(t, sidecar, "stale")
+	s := serve(t, "--filter="+filter, "file", path, "digest-file="+sidecar)
+	run(t, "", "nbdinfo", "--size", s.uri()) // now it has started
+	if exists(sidecar) {
+		t.Error("the result of an earlier run is there")
+	}
+	copyAll(t, s.uri())
+	waitFor(t, "the result while the server is alive", func() bool { return exists(sidecar) })
+	wantDigests(t, sidecar, path, "blake3")
+	s.stop()
+	wantDigests(t, sidecar, path, "blake3")
+	entries, err := os.ReadDir(filepath.Dir(sidecar))
+	if err != nil || len(entries) != 1 {
+		t.Errorf("files are left behind: %v %v", entries, err)
+	}
+}
+
+func TestWithoutAFileResultsGoToStderr(t *testing.T) {
+	path := randomImage(t, 100*kib)
+	for _, params := range [][]string{nil, {"digest-file=-"}} {
+		t.Run(strings.Join(params, " "), func(t *testing.T) {
+			log := digestOf(t, path, append(params, "digest=sha256,blake3")...)
+			want := line("sha256", "-", sumOf(t, "sha256", path)) + line("blake3", "-", sumOf(t, "blake3", path))
+			if log != want {
+				t.Errorf("stderr has\n%swhere the tools say\n%s", log, want)
+			}
+		})
+	}
+}
+
+func TestSpecialFilesAreWrittenInPlace(t *testing.T) {
+	path := randomImage(t, 100*kib)
+	sum := line("blake3", "-", sumOf(t, "blake3", path))
+
+	t.Run("FIFO", func(t *testing.T) {
+		t.Parallel()
+		dir := t.TempDir()
+		run(t, dir, "mkfifo", "fifo")
+		background(t, "sh", "-c", `cat "$1/fifo" > "$1/out"; touch "$1/done"`, "sh", dir)
+		digestOf(t, path, "digest-file="+dir+"/fifo")
+		waitFor(t, "the reader", func() bool { return exists(dir + "/done") })
+		if got := contents(t, dir+"/out"); got != sum {
+			t.Errorf("the reader got %q", got)
+		}
+		if info, err := os.Lstat(dir + "/fifo"); err != nil || info.Mode().Type() != os.ModeNamedPipe {
+			t.Error("the FIFO was replaced")
+		}
+	})
+
+	t.Run("FIFO that nobody reads", func(t *testing.T) {
+		t.Parallel()
+		dir := t.TempDir()
+		run(t, dir, "mkfifo", "fifo")
+		o := execute(t, dir, "nbdkit", "-U", "-", "--filter="+filter, "file", path, "digest-file=fifo", "--run", `nbdcopy "$uri" null:`)
+		if !strings.Contains(o.stderr, "cannot be written") {
+			t.Errorf("stderr has %q", o.stderr)
+		}
+	})
+
+	for _, device := range []string{"/dev/stdout", "/proc/self/fd/1", "/dev/stderr"} {
+		t.Run(device, func(t *testing.T) {
+			t.Parallel()
+			o := execute(t, "", "nbdkit", "-U", "-", "--filter="+filter, "file", path, "digest-file="+device, "--run",
+				`echo before; echo before >&2; nbdcopy "$uri" null:`)
+			got, other := o.stdout, o.stderr
+			if device == "/dev/stderr" {
+				got, other = other, got
+			}
+			if got != "before\n"+sum || other != "before\n" {
+				t.Errorf("stdout has\n%sand stderr\n%s", o.stdout, o.stderr)
+			}
+		})
+		t.Run(device+" as a pipe", func(t *testing.T) {
+			t.Parallel()
+			got := run(t, "", "sh", "-c", `{ nbdkit -U - "$@" --run 'echo before; nbdcopy "$uri" null:' 2>&1; } | cat`, "sh",
+				"--filter="+filter, "file", path, "digest-file="+device)
+			if got != "before\n"+sum {
+				t.Errorf("the pipe has\n%s", got)
+			}
+		})
+	}
+
+	t.Run("/dev/null", func(t *testing.T) {
+		t.Parallel()
+		if log := digestOf(t, path, "digest-file=/dev/null"); log != "" {
+			t.Errorf("stderr has %q", log)
+		}
+		if info, err := os.Lstat("/dev/null"); err != nil || info.Mode().Type() != os.ModeDevice|os.ModeCharDevice {
+			t.Errorf("/dev/null is not a device any more: %v %v", info, err)
+		}
+	})
+
+	t.Run("file that is a mount point", func(t *testing.T) {
+		t.Parallel()
+		if o := execute(t, "", "unshare", "-m", "mount", "--bind", "/tmp", "/tmp"); o.status != 0 {
+			t.Skipf("this user may not mount: %s", o.stderr)
+		}
+		dir := t.TempDir()
+		write(t, dir+"/outside", "stale")
+		write(t, dir+"/inside", "")
+		run(t, dir, "unshare", "-m", "sh", "-ec", `mount --bind outside inside; nbdkit -U - "$@" --run 'nbdcopy "$uri" null:'`, "sh",
+			"--filter="+filter, "file", path, "digest-file=inside")
+		if got := contents(t, dir+"/outside"); got != sum {
+			t.Errorf("the file has %q", got)
+		}
+		if got := contents(t, dir+"/inside"); got != "" {
+			t.Errorf("the mount point has %q", got)
+		}
+	})
+}
+
+func TestSymbolicLinkIsReplaced(t *testing.T) {
+	t.Parallel()
+	path := randomImage(t, 100*kib)
+	dir := t.TempDir()
+	write(t, dir+"/precious", "precious")
+	for _, target := range []string{"precious", dir + "/precious", "nowhere"} {
+		sidecar := filepath.Join(dir, "disk.sum")
+		os.Remove(sidecar)
+		if err := os.Symlink(target, sidecar); err != nil {
+			t.Fatal(err)
+		}
+		digestOf(t, path, "digest-file="+sidecar)
+		wantDigests(t, sidecar, path, "blake3")
+		if info, err := os.Lstat(sidecar); err != nil || !info.Mode().IsRegular() {
+			t.Errorf("the link to %s is still there", target)
+		}
+		if contents(t, dir+"/precious") != "precious" || exists(dir+"/nowhere") {
+			t.Errorf("the link to %s was followed", target)
+		}
+	}
+}
+
+func TestResultThatCannotBeWrittenIsAnError(t *testing.T) {
+	path := randomImage(t, 100*kib)
+	gone := filepath.Join(t.TempDir(), "gone")
+	if err := os.Mkdir(gone, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ name, file, why string }{
+		{"directory that has gone", gone + "/disk.sum", "no such file or directory"},
+		{"full device", "/dev/full", "no space left on device"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := serve(t, "--filter="+filter, "file", path, "digest-file="+c.file)
+			if c.file != "/dev/full" {
+				if err := os.Remove(gone); err != nil {
+					t.Fatal(err)
+				}
+			}
+			copyAll(t, s.uri()) // the client is none the wiser
+			s.signal(syscall.SIGTERM)
+			if !strings.Contains(s.stderr(), "error: digest: digest-file="+c.file+": ") || !strings.Contains(s.stderr(), c.why) {
+				t.Errorf("stderr has\n%s", s.stderr())
+			}
+			if status := s.cmd.ProcessState.ExitCode(); status != 1 {
+				t.Errorf("exit status %d of nbdkit in the foreground, and not 1", status)
+			}
+		})
+	}
+}
+
+// A reader of the file sees nothing, or all of it.
+func TestSidecarIsNeverHalfThere(t *testing.T) {
+	t.Parallel()
+	path := randomImage(t, 10*kib)
+	sidecar := filepath.Join(t.TempDir(), "disk.sum")
+	s := serve(t, "--filter="+filter, "file", path, "digest=md5,sha1,sha224,sha256,sha384,sha512,blake3", "digest-file="+sidecar)
+	var first []byte
+	for range 20 {
+		nbdsh(t, s.uri(), "h.pread(h.get_size(), 0)\nh.pwrite(h.pread(10, 0), 0)\nh.shutdown()")
+		copyAll(t, s.uri())
+		waitFor(t, "the result", func() bool {
+			got, err := os.ReadFile(sidecar)
+			if err != nil {
+				return false
+			}
+			if first == nil {
+				first = got
+			}
+			if !bytes.Equal(got, first) {
+				t.Fatalf("the sidecar has %q", got)
+			}
+			return true
+		})
+	}
+	s.stop()
+}

@@ -1,0 +1,179 @@
+package tests
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestFilterWorksAmongOtherFilters(t *testing.T) {
+	image := randomImage(t, 2*mib+512)
+	for _, c := range []struct {
+		name         string
+		above, below []string
+		params       []string
+		readers      []string // of nbdcopy
+	}{
+		{"log above and below", []string{"log"}, []string{"stats"}, []string{"logfile=/dev/null", "statsfile=/dev/null"}, nil},
+		{"cow below", nil, []string{"cow"}, nil, nil},
+		{"cow above", []string{"cow"}, nil, nil, nil},
+		{"readahead below", nil, []string{"readahead"}, nil, nil},
+		{"readahead above", []string{"readahead"}, nil, nil, nil},
+		{"cache below", nil, []string{"cache"}, nil, nil},
+		{"cache above", []string{"cache"}, nil, nil, nil},
+		{"blocksize above", []string{"blocksize"}, nil, []string{"maxlen=4k"}, nil},
+		{"blocksize below", nil, []string{"blocksize"}, []string{"minblock=512", "maxlen=128k"}, nil},
+		{"a layer that takes one request at a time", nil, []string{"noparallel"}, nil, []string{"--connections=4"}},
+		{"a layer that takes one connection at a time", nil, []string{"noparallel"}, []string{"serialize=connections"}, nil},
+		{"a layer that takes no threads at all", nil, []string{"noparallel"}, []string{"serialize=all-requests"}, []string{"--connections=4"}},
+		{"a layer without extents", nil, []string{"noextents"}, nil, nil},
+		{"a layer that retries", nil, []string{"retry"}, []string{"retries=1"}, nil},
+		{"multi-conn and fua above", []string{"multi-conn", "fua"}, []string{"nozero"}, nil, []string{"--connections=4"}},
+		{"seven of them", []string{"log", "stats", "blocksize"}, []string{"cow", "cache", "nozero", "noextents"},
+			[]string{"logfile=/dev/null", "statsfile=/dev/null", "maxlen=64k"}, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			sidecar, copied := filepath.Join(dir, "disk.sum"), filepath.Join(dir, "copy.img")
+			var args []string
+			for _, f := range c.above {
+				args = append(args, "--filter="+f)
+			}
+			args = append(args, "--filter="+filter)
+			for _, f := range c.below {
+				args = append(args, "--filter="+f)
+			}
+			s := serve(t, append(append(args, "file", image, "digest=sha256,blake3", "digest-file="+sidecar), c.params...)...)
+			run(t, "", append(append([]string{"nbdcopy"}, c.readers...), s.uri(), copied)...)
+			s.stop()
+			wantDigests(t, sidecar, image, "sha256", "blake3")
+			if !same(t, copied, image) {
+				t.Error("the copy is not the image")
+			}
+		})
+	}
+}
+
+// Where the filter stands decides what is hashed.
+func TestPlaceInTheStackDecidesWhatIsHashed(t *testing.T) {
+	t.Parallel()
+	image := randomImage(t, 1*mib)
+	packed := image + ".xz"
+	run(t, "", "xz", "-0", "--keep", image)
+	for _, c := range []struct {
+		name    string
+		filters []string
+		hashed  string
+	}{
+		{"in front", []string{"--filter=" + filter, "--filter=xz"}, image},
+		{"behind", []string{"--filter=xz", "--filter=" + filter}, packed},
+	} {
+		t.Run(c.name+" of xz", func(t *testing.T) {
+			sidecar := filepath.Join(t.TempDir(), "disk.sum")
+			s := serve(t, append(c.filters, "file", packed, "digest=sha256,blake3", "digest-file="+sidecar)...)
+			copyAll(t, s.uri())
+			s.stop()
+			wantDigests(t, sidecar, c.hashed, "sha256", "blake3")
+		})
+	}
+}
+
+func TestFilterWorksBehindTLS(t *testing.T) {
+	image := randomImage(t, 1*mib+99)
+
+	t.Run("with a shared key", func(t *testing.T) {
+		t.Parallel()
+		dir := t.TempDir()
+		keys, sidecar := filepath.Join(dir, "keys.psk"), filepath.Join(dir, "disk.sum")
+		run(t, "", "psktool", "-u", "alice", "-p", keys)
+		s := serve(t, "--tls=require", "--tls-psk="+keys, "--filter="+filter, "file", image,
+			"digest=sha256,blake3", "digest-file="+sidecar)
+		run(t, "", "nbdcopy", "nbds+unix://alice@/?socket="+s.socket()+"&tls-psk-file="+keys, "null:")
+		s.stop()
+		wantDigests(t, sidecar, image, "sha256", "blake3")
+	})
+
+	t.Run("with certificates", func(t *testing.T) {
+		t.Parallel()
+		dir := t.TempDir()
+		sidecar := filepath.Join(dir, "disk.sum")
+		certificates(t, dir)
+		s := serve(t, "--tls=on", "--tls-certificates="+dir, "--tls-verify-peer", "--filter="+filter, "file", image,
+			"digest=sha256,blake3", "digest-file="+sidecar)
+		run(t, "", "nbdcopy", "nbds+unix://localhost/?socket="+s.socket()+"&tls-certificates="+dir, "null:")
+		s.stop()
+		wantDigests(t, sidecar, image, "sha256", "blake3")
+	})
+}
+
+// certificates makes an authority, a server's and a client's certificate.
+func certificates(t *testing.T, dir string) {
+	t.Helper()
+	write(t, filepath.Join(dir, "ca.info"), "cn = test\nca\ncert_signing_key\n")
+	write(t, filepath.Join(dir, "server.info"), "cn = localhost\ndns_name = localhost\ntls_www_server\nencryption_key\nsigning_key\n")
+	write(t, filepath.Join(dir, "client.info"), "cn = alice\ntls_www_client\nencryption_key\nsigning_key\n")
+	for _, who := range []string{"ca", "server", "client"} {
+		run(t, dir, "certtool", "--generate-privkey", "--key-type=ecdsa", "--outfile="+who+"-key.pem")
+		how := []string{"certtool", "--generate-certificate", "--load-ca-certificate=ca-cert.pem", "--load-ca-privkey=ca-key.pem"}
+		if who == "ca" {
+			how = []string{"certtool", "--generate-self-signed"}
+		}
+		run(t, dir, append(how, "--load-privkey="+who+"-key.pem", "--template="+who+".info", "--outfile="+who+"-cert.pem")...)
+	}
+}
+
+// An image of a plugin that is a script, of a tar file, of a part of a disk,
+// and over HTTP: other layers than a file.
+func TestFilterWorksOverOtherPlugins(t *testing.T) {
+	image := randomImage(t, 1*mib)
+	disk := filepath.Join(t.TempDir(), "two.img")
+	write(t, disk, contents(t, image)+contents(t, image)+strings.Repeat("x", 512))
+	archive := filepath.Join(t.TempDir(), "disk.tar")
+	run(t, filepath.Dir(image), "tar", "-cf", archive, filepath.Base(image))
+	server := httpServer(t, filepath.Dir(image))
+	other := serve(t, "file", image)
+	for _, c := range []struct {
+		name  string
+		layer []string
+	}{
+		{"a script", []string{"eval", "get_size=stat -c %s " + image, "pread=dd if=" + image + " skip=$4 count=$3 iflag=skip_bytes,count_bytes status=none"}},
+		{"a part of a file", []string{"--filter=offset", "file", disk, "offset=1M", "range=1M"}},
+		{"a file in an archive", []string{"--filter=tar", "file", archive, "tar-entry=disk.img"}},
+		{"HTTP", []string{"curl", server + "/disk.img"}},
+		{"another NBD server", []string{"nbd", other.uri()}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			sidecar := filepath.Join(t.TempDir(), "disk.sum")
+			s := serve(t, append(append([]string{"--filter=" + filter}, c.layer...), "digest=sha256,blake3", "digest-file="+sidecar)...)
+			nbdsh(t, s.uri(), "h.pread(70000, 300000)\nh.pread(512, h.get_size() - 512)")
+			s.stop() // the rest is read at the end
+			wantDigests(t, sidecar, image, "sha256", "blake3")
+		})
+	}
+}
+
+// httpServer serves a directory with nginx and returns its address.
+func httpServer(t *testing.T, root string) string {
+	t.Helper()
+	dir := t.TempDir()
+	port := freePort(t)
+	var paths strings.Builder
+	for _, p := range []string{"client_body", "proxy", "fastcgi", "uwsgi", "scgi"} {
+		paths.WriteString(p + "_temp_path " + filepath.Join(dir, p) + ";\n")
+	}
+	write(t, filepath.Join(dir, "nginx.conf"), `daemon off; master_process off;
+pid `+dir+`/nginx.pid; error_log `+dir+`/error.log;
+events { }
+http { access_log `+dir+`/access.log; `+paths.String()+`
+server { listen 127.0.0.1:`+port+`; root `+root+`; } }
+`)
+	background(t, "nginx", "-e", dir+"/error.log", "-c", dir+"/nginx.conf")
+	waitFor(t, "nginx", func() bool {
+		_, err := os.Stat(filepath.Join(dir, "nginx.pid"))
+		return err == nil
+	})
+	return "http://127.0.0.1:" + port
+}
