@@ -136,8 +136,14 @@ func (c *config) setFile(path, directory string) error {
 	if info, err := os.Stat(path); err == nil && info.IsDir() {
 		return errors.New("this is a directory: name a file in it")
 	}
-	if _, err := os.Stat(filepath.Dir(path)); err != nil {
+	info, err := os.Stat(filepath.Dir(path))
+	switch {
+	case err != nil:
 		return fmt.Errorf("its directory cannot be used: %w", errors.Unwrap(err))
+	case !info.IsDir():
+		return fmt.Errorf("%s is not a directory", filepath.Dir(path))
+	case standardStream(path) == 1 && nbdkit.Stdout() == -1:
+		return errors.New("standard output is the connection to the client: name a file")
 	}
 	return nil
 }

@@ -21,6 +21,10 @@ func (c *conn) Prepare(next nbdkit.Next, readonly bool) error {
 	}
 	c.image = c.filter.image(c.export, size)
 	c.cursor = c.image.connect()
+	if size == 0 {
+		c.image.touch() // there is nothing to ask for
+		c.image.settle()
+	}
 	return nil
 }
 
@@ -33,14 +37,21 @@ func (c *conn) Close() {
 }
 
 func (c *conn) Begin(op nbdkit.Op, offset, count int64) (ticket uint64) {
-	if op == nbdkit.Read {
+	switch op {
+	case nbdkit.Read:
 		return c.image.beginRead(c.cursor, offset, offset+count)
+	case nbdkit.ExtentsOp:
+		c.image.touch()
+		return noTicket
 	}
 	return c.image.beginWrite(c.cursor, offset, offset+count)
 }
 
 func (c *conn) End(next nbdkit.Next, op nbdkit.Op, ticket uint64, data []byte, offset, count int64, ok bool) error {
-	if op != nbdkit.Read {
+	switch op {
+	case nbdkit.ExtentsOp:
+		return nil
+	case nbdkit.Write, nbdkit.Zero, nbdkit.Trim:
 		c.image.endWrite(ticket, count, ok)
 		return nil
 	}

@@ -467,6 +467,24 @@ func (im *image) snapshot() result {
 
 func (im *image) String() string { return fmt.Sprintf("export %q", im.export) }
 
+// touch notes that a client has asked for data, or where it is.
+func (im *image) touch() {
+	im.mu.Lock()
+	defer im.mu.Unlock()
+	im.touched = true
+}
+
+// clientsGone is called at shutdown. nbdkit may still be closing connections
+// that can send no more requests.
+func (im *image) clientsGone() {
+	im.mu.Lock()
+	defer im.mu.Unlock()
+	im.writers = 0
+	for c := range im.cursors {
+		c.writer = false
+	}
+}
+
 // isTouched tells whether a client has asked for data.
 func (im *image) isTouched() bool {
 	im.mu.Lock()

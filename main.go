@@ -54,7 +54,7 @@ func (f *filter) Start(parallel bool) error {
 	// The window is the only thing that is large, and it is kept.
 	debug.SetGCPercent(25)
 	f.parallel = parallel
-	f.sidecar = &sidecar{path: f.conf.file, format: f.conf.format}
+	f.sidecar = newSidecar(f.conf.file, f.conf.format, nbdkit.Stdout())
 	return f.sidecar.prepare()
 }
 
@@ -128,12 +128,14 @@ func (f *filter) Finish(next nbdkit.Backend) {
 	if f.sidecar == nil || f.conf.file == "" && len(results) == 0 {
 		return
 	}
-	if err := f.sidecar.write(results); err != nil {
+	if err := f.sidecar.finish(results); err != nil {
 		nbdkit.Error("%v", err)
+		nbdkit.Fail()
 	}
 }
 
 func (f *filter) finish(next nbdkit.Backend, im *image) {
+	im.clientsGone()
 	im.drain(nbdkit.Interrupted)
 	if f.conf.unread == skip || im.finishedOrFailed() || nbdkit.Interrupted() {
 		return

@@ -30,14 +30,41 @@ type sidecar struct {
 	path   string // "" is stderr
 	format format
 
+	fd int // standard output or error, or -1
+
 	mu      sync.Mutex
 	inPlace bool
+	stream  bool   // can be written once only
 	content []byte // what the file has
+}
+
+func newSidecar(path string, format format, stdout int) *sidecar {
+	s := &sidecar{path: path, format: format, fd: -1}
+	switch standardStream(path) {
+	case 1:
+		s.fd = stdout
+	case 2:
+		s.fd = 2
+	}
+	return s
+}
+
+// standardStream returns which descriptor path stands for. nbdkit has closed
+// its standard output by the time when there is something to write.
+func standardStream(path string) int {
+	switch path {
+	case "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1":
+		return 1
+	case "", "/dev/stderr", "/dev/fd/2", "/proc/self/fd/2":
+		return 2
+	}
+	return -1
 }
 
 // prepare removes what an earlier run left.
 func (s *sidecar) prepare() error {
-	if s.path == "" {
+	if s.fd != -1 {
+		s.stream = true
 		return nil
 	}
 	special, err := isSpecial(s.path)
@@ -45,7 +72,7 @@ func (s *sidecar) prepare() error {
 	case err != nil:
 		return fmt.Errorf("digest-file=%s: %w", s.path, err)
 	case special:
-		s.inPlace = true
+		s.inPlace, s.stream = true, true
 		return nil
 	}
 	return s.remove()
@@ -80,9 +107,6 @@ func isDevice(dir string) bool {
 // on written in place.
 func (s *sidecar) remove() error {
 	s.content = nil
-	if s.path == "" {
-		return nil
-	}
 	if !s.inPlace {
 		err := os.Remove(s.path)
 		if err == nil || errors.Is(err, fs.ErrNotExist) {
@@ -99,8 +123,17 @@ func (s *sidecar) remove() error {
 	return nil
 }
 
-// write makes results the content of the file.
+// write makes results the content of the file, if it can be written again
+// when there is more to say.
 func (s *sidecar) write(results []result) error {
+	if s.stream {
+		return nil
+	}
+	return s.finish(results)
+}
+
+// finish writes the last word.
+func (s *sidecar) finish(results []result) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	content := s.format(results)
@@ -109,8 +142,8 @@ func (s *sidecar) write(results []result) error {
 	}
 	var err error
 	switch {
-	case s.path == "":
-		err = writeAll(2, content)
+	case s.fd != -1:
+		err = writeAll(s.fd, content)
 	case s.inPlace:
 		err = writeInPlace(s.path, content)
 	default:

@@ -28,7 +28,7 @@ const (
 
 	// A connection is at work where it read last, for so many requests of
 	// all connections.
-	cursorLife  = 256
+	cursorLife = 256
 	// Requests of a client that reads in order, but has several in flight,
 	// overtake each other by so many bytes.
 	cursorSlack = 4 << 20

@@ -9,6 +9,7 @@
  */
 
 #define _GNU_SOURCE
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <link.h>
@@ -26,25 +27,39 @@ struct filter_param *filter_params;
 size_t filter_nr_params;
 char *filter_directory;
 volatile int filter_interrupted;
+int filter_stdout = -1;
+int filter_failed;
 
 static struct nbdkit_filter filter;
 
 /* Two copies of one filter would be two Go runtimes in a process; the
  * same file twice is one set of variables for two places in the stack.
- * Neither can work.
+ * Neither can work.  A copy is known by this symbol, whatever its file's
+ * name.
  */
+NBDKIT_DLL_PUBLIC const struct filter_about *
+nbdkit_go_filter_about (void)
+{
+  return &filter_about;
+}
+
 static int
 count_copies (struct dl_phdr_info *info, size_t size, void *opaque)
 {
-  const char *base = strrchr (info->dlpi_name, '/');
-  char *name;
   int *copies = opaque;
+  const struct filter_about *(*about) (void);
+  void *dl;
 
-  if (asprintf (&name, "nbdkit-%s-filter.so", filter_about.name) == -1)
+  if (info->dlpi_name[0] == '\0')
+    return 0;                   /* nbdkit itself */
+  dl = dlopen (info->dlpi_name, RTLD_LAZY | RTLD_NOLOAD);
+  if (dl == NULL)
     return 0;
-  if (strcmp (base ? base + 1 : info->dlpi_name, name) == 0)
+  about = (const struct filter_about *(*) (void))
+    dlsym (dl, "nbdkit_go_filter_about");
+  if (about && strcmp (about ()->name, filter_about.name) == 0)
     ++*copies;
-  free (name);
+  dlclose (dl);
   return 0;
 }
 
@@ -149,6 +164,12 @@ filter_config_complete (nbdkit_next_config_complete *next,
     return -1;
   }
 
+  if (nbdkit_stdio_safe () == 1) {
+    filter_stdout = fcntl (STDOUT_FILENO, F_DUPFD_CLOEXEC, 3);
+    if (filter_stdout == -1)
+      nbdkit_debug ("standard output: %m");
+  }
+
   pid = fork ();
   if (pid == -1) {
     nbdkit_error ("fork: %m");
@@ -186,9 +207,26 @@ filter_get_ready (int thread_model)
   return 0;
 }
 
+/* nbdkit has no way for a layer to fail at shutdown.  This runs when its
+ * main has returned, after the cleanup of all layers: Go makes the filter
+ * stay loaded until then.
+ */
+static void
+exit_with_failure (void)
+{
+  if (filter_failed) {
+    fflush (NULL);
+    _exit (EXIT_FAILURE);
+  }
+}
+
 static int
 filter_after_fork (nbdkit_backend *backend)
 {
+  if (atexit (exit_with_failure) != 0) {
+    nbdkit_error ("atexit failed");
+    return -1;
+  }
   if (filter_start_go () == -1)
     return -1;
   return goStart (final_thread_model == NBDKIT_THREAD_MODEL_PARALLEL);
@@ -297,6 +335,16 @@ filter_zero (nbdkit_next *next, void *handle,
   END (FILTER_ZERO, NULL);
 }
 
+static int
+filter_extents (nbdkit_next *next, void *handle,
+                uint32_t count, uint64_t offset, uint32_t flags,
+                struct nbdkit_extents *extents, int *err)
+{
+  BEGIN (FILTER_EXTENTS);
+  r = next->extents (next, count, offset, flags, extents, err);
+  END (FILTER_EXTENTS, NULL);
+}
+
 static struct nbdkit_filter filter = {
   .load              = filter_load,
   .unload            = filter_unload,
@@ -313,6 +361,7 @@ static struct nbdkit_filter filter = {
   .pwrite            = filter_pwrite,
   .trim              = filter_trim,
   .zero              = filter_zero,
+  .extents           = filter_extents,
 };
 
 /* NBDKIT_REGISTER_FILTER, with the program's own words filled in. */

@@ -38,10 +38,20 @@ extern size_t filter_nr_params;
 extern char *filter_directory;
 
 /* What a client asks for. */
-enum filter_op { FILTER_READ, FILTER_WRITE, FILTER_ZERO, FILTER_TRIM };
+enum filter_op {
+  FILTER_READ, FILTER_WRITE, FILTER_ZERO, FILTER_TRIM, FILTER_EXTENTS
+};
 
 /* SIGINT or SIGTERM came while .cleanup ran. */
 extern volatile int filter_interrupted;
+
+/* A copy of standard output, which nbdkit closes before it serves, or -1 if
+ * there is none that can be written to.
+ */
+extern int filter_stdout;
+
+/* Makes a foreground nbdkit end with status 1 after a clean shutdown. */
+extern int filter_failed;
 
 /* start.c */
 extern int filter_start_go (void);

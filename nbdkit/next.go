@@ -82,10 +82,13 @@ const (
 	Write Op = C.FILTER_WRITE
 	Zero  Op = C.FILTER_ZERO
 	Trim  Op = C.FILTER_TRIM
+
+	// ExtentsOp is a client's question about extents.
+	ExtentsOp Op = C.FILTER_EXTENTS
 )
 
 func (op Op) String() string {
-	return [...]string{Read: "read", Write: "write", Zero: "zero", Trim: "trim"}[op]
+	return [...]string{Read: "read", Write: "write", Zero: "zero", Trim: "trim", ExtentsOp: "extents"}[op]
 }
 
 // Error logs an error line, with the filter's name in front.
@@ -104,6 +107,13 @@ func Debug(format string, args ...any) {
 
 // Interrupted tells whether nbdkit got SIGINT or SIGTERM while Finish ran.
 func Interrupted() bool { return C.filter_interrupted != 0 }
+
+// Fail makes a foreground nbdkit end with status 1 after a clean shutdown.
+func Fail() { C.filter_failed = 1 }
+
+// Stdout returns a descriptor of nbdkit's standard output as it was started
+// with, or -1 if that is not for a filter to write to.
+func Stdout() int { return int(C.filter_stdout) }
 
 // Next is the layer below, as one connection sees it. It may be used by
 // several goroutines if the layers below are parallel. The layer itself has
