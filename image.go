@@ -158,18 +158,16 @@ func (im *image) disconnect(c *cursor) {
 // noTicket is the ticket of a request that needs no op.
 const noTicket = ^uint64(0)
 
-// beginRead lists a read of [lo, hi). Cursor is nil for the filter's own.
+// beginRead lists a client's read of [lo, hi).
 func (im *image) beginRead(c *cursor, lo, hi int64) uint64 {
 	if im.done.Load() {
 		return noTicket
 	}
 	im.mu.Lock()
 	defer im.mu.Unlock()
-	if c != nil {
-		im.requests++
-		c.at, c.request = hi, im.requests
-		im.touched = true
-	}
+	im.requests++
+	c.at, c.request = hi, im.requests
+	im.touched = true
 	o := op{lo: lo, hi: hi, reading: true}
 	for i := range im.ops {
 		if w := &im.ops[i]; im.writes > 0 && w.writing && w.lo < hi && lo < w.hi {
@@ -179,7 +177,8 @@ func (im *image) beginRead(c *cursor, lo, hi int64) uint64 {
 	return im.list(o)
 }
 
-// endRead takes the data of a read, or nil if it failed.
+// endRead takes the data of a read, or nil if it failed. Cursor is nil for
+// the filter's own.
 func (im *image) endRead(next layer, c *cursor, ticket uint64, lo int64, data []byte) {
 	if c != nil {
 		im.clientRead.Add(int64(len(data)))

@@ -25,6 +25,10 @@ const (
 	// 1/restShare of the image.
 	restMax   = 1 << 20
 	restShare = 1000
+	restPause = 2 * time.Millisecond
+
+	// Near where a client reads, the rest must be smaller than that share.
+	nearShare = 64
 
 	// A connection is at work where it read last, for so many requests of
 	// all connections.
@@ -109,7 +113,20 @@ func (im *image) readEarly(next layer) {
 	}
 	for im.readGap(next) {
 	}
-	for im.readRest(next) {
+	if lo, hi, ok := im.rest(); ok {
+		if im.isNear(lo, hi) {
+			// A request may have been received, and its thread not have run
+			// since. If it comes too late, little is read twice.
+			if im.size-im.progress() > im.size/nearShare {
+				return
+			}
+			time.Sleep(restPause)
+		}
+		for lo, hi, ok = im.rest(); ok; lo, hi, ok = im.rest() {
+			if !im.readOwn(next, lo, hi) {
+				return
+			}
+		}
 	}
 }
 
@@ -213,13 +230,9 @@ func (im *image) atWork(lo, hi int64) bool {
 	return false
 }
 
-// readRest reads one piece of what is unknown, if that is so little that the
-// request in hand can wait for it: then that request carries the verdict.
-func (im *image) readRest(next layer) bool {
-	lo, hi, ok := im.rest()
-	return ok && im.readOwn(next, lo, hi)
-}
-
+// rest returns a piece of what is unknown, if that is so little that the
+// request in hand can wait for it, and nobody else is reading: then that
+// request carries the verdict.
 func (im *image) rest() (lo, hi int64, ok bool) {
 	left := im.size - im.progress()
 	if left > max(restMax, im.size/restShare) || left > im.size/passedFactor {
@@ -228,34 +241,22 @@ func (im *image) rest() (lo, hi int64, ok bool) {
 	lo, hi = im.firstUnknown(0)
 	im.mu.Lock()
 	defer im.mu.Unlock()
-	for lo < hi && im.unclaimed(lo, hi) == lo {
-		// Somebody reads it: look behind that.
-		lo = im.claimEnd(lo)
-		im.mu.Unlock()
-		lo, hi = im.firstUnknown(lo)
-		im.mu.Lock()
-	}
-	hi = im.unclaimed(lo, hi)
-	if lo >= hi || im.noEarly || im.writes > 0 {
+	if lo == hi || im.noEarly || slices.ContainsFunc(im.ops, func(o op) bool { return o.active }) {
 		return 0, 0, false
 	}
 	// A client that reads on from here will reach the end by itself, and
 	// would read it twice.
-	if im.atWork(lo-cursorSlack, hi) && left > min(64<<10, im.size/64) {
+	if im.atWork(lo, hi) && left > min(64<<10, im.size/64) {
 		return 0, 0, false
 	}
 	return lo, min(hi, lo+ownRead), true
 }
 
-// claimEnd returns the end of the op that covers offset.
-func (im *image) claimEnd(offset int64) int64 {
-	end := offset + 1
-	for _, o := range im.ops {
-		if o.active && o.lo <= offset && offset < o.hi {
-			end = max(end, o.hi)
-		}
-	}
-	return end
+// isNear tells whether a connection may be about to read in [lo, hi).
+func (im *image) isNear(lo, hi int64) bool {
+	im.mu.Lock()
+	defer im.mu.Unlock()
+	return im.atWork(lo-cursorSlack, hi+cursorSlack)
 }
 
 // firstUnknown returns the first range from offset on that some digest does
@@ -270,13 +271,25 @@ func (im *image) firstUnknown(offset int64) (lo, hi int64) {
 	return lo, hi
 }
 
-// readOwn reads [lo, hi), at most ownRead bytes. It returns false if that
-// failed, in which case the layer below has logged why, or did not help.
+// readOwn reads [lo, hi), at most ownRead bytes, of which lo was unknown. It
+// returns false if that failed, in which case the layer below has logged why,
+// or did not help.
 func (im *image) readOwn(next layer, lo, hi int64) bool {
+	ticket, ok := im.beginOwn(lo, hi)
+	if !ok {
+		return false
+	}
+	// Listed now, so nobody else begins to read it; but somebody may have
+	// just ended.
+	first, end := im.firstUnknown(lo)
+	if first != lo {
+		im.unlist(ticket)
+		return true
+	}
+	hi = min(hi, end)
 	buf := ownBuffers.Get().(*[ownRead]byte)
 	defer ownBuffers.Put(buf)
 	data := buf[:hi-lo]
-	ticket := im.beginRead(nil, lo, hi)
 	if _, err := next.ReadAt(data, lo); err != nil {
 		im.endRead(next, nil, ticket, lo, nil)
 		im.mu.Lock()
@@ -287,4 +300,15 @@ func (im *image) readOwn(next layer, lo, hi int64) bool {
 	im.endRead(next, nil, ticket, lo, data)
 	still, _ := im.firstUnknown(lo)
 	return still != lo
+}
+
+// beginOwn lists a read of the filter's own, unless there is another request
+// in that range.
+func (im *image) beginOwn(lo, hi int64) (ticket uint64, ok bool) {
+	im.mu.Lock()
+	defer im.mu.Unlock()
+	if im.unclaimed(lo, hi) != hi {
+		return 0, false
+	}
+	return im.list(op{lo: lo, hi: hi, reading: true}), true
 }

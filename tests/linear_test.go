@@ -108,8 +108,12 @@ func TestNothingIsReadTwice(t *testing.T) {
 				s.stop()
 				wantDigests(t, sidecar, image, strings.Split(digests, ",")...)
 				total, again := bytesRead(t, log, size)
-				// qemu probes the format, and asks in whole sectors.
-				if again > 64*kib || total > size+64*kib {
+				// qemu probes the format, and asks in whole sectors. And the
+				// filter may read the last bit of an image when the request
+				// for it has come, but its thread has not run: a 64th of the
+				// image at most.
+				bound := int64(64*kib + size/64)
+				if again > bound || total > size+bound {
 					t.Errorf("of %d bytes %d were read, %d of them again", size, total, again)
 				}
 			})

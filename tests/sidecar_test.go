@@ -335,6 +335,7 @@ func TestResultThatCannotBeWrittenIsAnError(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := serve(t, "--filter="+filter, "file", path, "digest-file="+c.file)
+			run(t, "", "nbdinfo", "--size", s.uri()) // it has started
 			if c.file != "/dev/full" {
 				if err := os.Remove(gone); err != nil {
 					t.Fatal(err)
