@@ -141,7 +141,7 @@ func (c *config) setFile(path, directory string) error {
 	case err != nil:
 		return fmt.Errorf("its directory cannot be used: %w", errors.Unwrap(err))
 	case !info.IsDir():
-		return fmt.Errorf("%s is not a directory", filepath.Dir(path))
+		return fmt.Errorf("%s is not a directory", printable(filepath.Dir(path)))
 	case standardStream(path) == 1 && nbdkit.Stdout() == -1:
 		return errors.New("standard output is the connection to the client: name a file")
 	}

@@ -1,0 +1,93 @@
+package main
+
+import (
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"nbdkit-digest-filter/nbdkit"
+)
+
+func TestBadParametersSayWhatIsAllowed(t *testing.T) {
+	for _, test := range []struct{ key, value, want string }{
+		{"digest", "sha3", "md5, sha1"},
+		{"digest", "sha256,", `unknown digest ""`},
+		{"digest", "", "no value"},
+		{"digest-format", "xml", "text, gnu or json"},
+		{"digest-unread", "never", "early, late or skip"},
+		{"digest-memory", "4k", "[1M..1T]"},
+		{"digest-memory", "2T", "[1M..1T]"},
+		{"digest-memory", "99999999999999999999", "[1M..1T]"},
+		{"digest-memory", "much", "not a size"},
+		{"digest-memory", "-1", "not a size"},
+		{"digest-file", "/", "directory"},
+		{"digest-file", "/nowhere/at/all", "no such file"},
+		{"digest-file", "/dev/null/x", "not a directory"},
+	} {
+		_, err := parseConfig([]nbdkit.Param{{Key: test.key, Value: test.value}}, "/")
+		if err == nil || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s=%s: the error is %v, want %q in it", test.key, test.value, err, test.want)
+		}
+	}
+}
+
+func TestUnreadIsEarlyWithALinearDigest(t *testing.T) {
+	for digests, want := range map[string]unreadWhen{"blake3": late, "sha1": early, "blake3,md5": early} {
+		if got := testConfig(t, "digest", digests).unread; got != want {
+			t.Errorf("digest=%s: digest-unread is %s, want %s", digests, got, want)
+		}
+	}
+}
+
+// The keys in about.c, which nbdkit gets to see, are those that the parser
+// knows.
+func TestEveryKeyIsKnown(t *testing.T) {
+	text, err := os.ReadFile("about.c")
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys := regexp.MustCompile(`(?m)^  "([a-z-]+)",$`).FindAllStringSubmatch(string(text), -1)
+	if len(keys) < 6 {
+		t.Fatalf("about.c has %d keys", len(keys))
+	}
+	for _, key := range keys {
+		_, err := parseConfig([]nbdkit.Param{{Key: key[1], Value: "\x00"}}, "/")
+		if err != nil && strings.Contains(err.Error(), "does not know") {
+			t.Error(err)
+		}
+		if !strings.Contains(string(text), `"`+key[1]+"=") {
+			t.Errorf("the help has nothing on %s", key[1])
+		}
+	}
+}
+
+// Whatever the parameters are, the answer is a usable configuration or an
+// error of one printable line.
+func FuzzParameters(f *testing.F) {
+	f.Add("digest=sha256,blake3\ndigest-file=disk.json\ndigest-memory=16M")
+	f.Add("digest-format=gnu\ndigest-name=a b\ndigest-unread=skip")
+	f.Add("digest-memory=1e\ndigest=,")
+	f.Fuzz(func(t *testing.T, lines string) {
+		var params []nbdkit.Param
+		for line := range strings.SplitSeq(lines, "\n") {
+			key, value, _ := strings.Cut(line, "=")
+			if printable(key) != key {
+				return // C hands over known keys only
+			}
+			params = append(params, nbdkit.Param{Key: key, Value: value})
+		}
+		conf, err := parseConfig(params, "/tmp")
+		if err != nil {
+			if strings.ContainsAny(err.Error(), "\n\x00") {
+				t.Fatalf("an error of several lines: %q", err)
+			}
+			return
+		}
+		if len(conf.digests) == 0 || conf.format == nil || conf.memory < minMemory || conf.memory > maxMemory ||
+			!slices.Contains([]unreadWhen{early, late, skip}, conf.unread) {
+			t.Fatalf("%+v", conf)
+		}
+	})
+}
