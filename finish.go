@@ -39,19 +39,17 @@ type endPass struct {
 func (e *endPass) run(readers int) error {
 	// A pass leaves out what found no room in memory. Each makes the linear
 	// digests' frontier move, so that the next one gets further.
-	for last := int64(-1); e.err == nil; {
+	for last := int64(-1); ; {
+		e.im.drain(e.interrupted)
 		lo, hi := e.im.firstUnknown(0)
-		if lo == hi || lo == last {
-			break
+		if e.err != nil || lo == hi || lo == last {
+			return e.err
 		}
 		last = lo
 		e.position, e.dataEnd = lo, 0
 		e.im.retry()
 		e.pass(readers)
-		e.im.drain(e.interrupted)
 	}
-	e.im.drain(e.interrupted)
-	return e.err
 }
 
 func (e *endPass) pass(readers int) {

@@ -139,7 +139,7 @@ func (im *image) flows() bool {
 	}
 	frontier, ready := l.quick.frontier.Load(), l.quick.ready.Load()
 	moved := im.lastFrontier.Swap(frontier) != frontier
-	return (moved || ready-frontier < passedMin) && im.size-ready > max(restMax, im.size/restShare)
+	return (moved || ready-frontier < passedMin) && im.size-ready > im.restLimit()
 }
 
 // earn counts what a client has read: the filter may read as much.
@@ -194,7 +194,7 @@ func (im *image) passedGap() (lo, hi int64, ok bool) {
 	if hi = im.unclaimed(lo, hi); lo == hi {
 		return 0, 0, false
 	}
-	if !stalled && im.atWork(lo-cursorSlack, hi+cursorSlack) {
+	if !stalled && im.atWork(lo, hi, cursorSlack) {
 		return 0, 0, false
 	}
 	hi = min(hi, lo+ownRead)
@@ -219,23 +219,26 @@ func (im *image) unclaimed(lo, hi int64) int64 {
 	return hi
 }
 
-// atWork tells whether a connection read last in [lo, hi), and so may be
-// expected to go on there.
-func (im *image) atWork(lo, hi int64) bool {
+// atWork tells whether a connection read last in [lo, hi), or at most slack
+// bytes from it, and so may be expected to go on there.
+func (im *image) atWork(lo, hi, slack int64) bool {
 	for c := range im.cursors {
-		if lo <= c.at && c.at < hi && im.requests-c.request < cursorLife {
+		if lo-slack <= c.at && c.at-slack < hi && im.requests-c.request < cursorLife {
 			return true
 		}
 	}
 	return false
 }
 
+// restLimit is how many bytes may be the rest of an image.
+func (im *image) restLimit() int64 { return max(restMax, im.size/restShare) }
+
 // rest returns a piece of what is unknown, if that is so little that the
 // request in hand can wait for it, and nobody else is reading: then that
 // request carries the verdict.
 func (im *image) rest() (lo, hi int64, ok bool) {
 	left := im.size - im.progress()
-	if left > max(restMax, im.size/restShare) || left > im.size/passedFactor {
+	if left > im.restLimit() || left > im.size/passedFactor {
 		return 0, 0, false
 	}
 	lo, hi = im.firstUnknown(0)
@@ -246,7 +249,7 @@ func (im *image) rest() (lo, hi int64, ok bool) {
 	}
 	// A client that reads on from here will reach the end by itself, and
 	// would read it twice.
-	if im.atWork(lo, hi) && left > min(64<<10, im.size/64) {
+	if im.atWork(lo, hi, 0) && left > min(64<<10, im.size/nearShare) {
 		return 0, 0, false
 	}
 	return lo, min(hi, lo+ownRead), true
@@ -256,7 +259,7 @@ func (im *image) rest() (lo, hi int64, ok bool) {
 func (im *image) isNear(lo, hi int64) bool {
 	im.mu.Lock()
 	defer im.mu.Unlock()
-	return im.atWork(lo-cursorSlack, hi+cursorSlack)
+	return im.atWork(lo, hi, cursorSlack)
 }
 
 // firstUnknown returns the first range from offset on that some digest does

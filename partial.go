@@ -1,0 +1,102 @@
+package main
+
+// Leaves of which a request has brought a part only: leaf.go has the design.
+
+// A partial leaf has some of its bytes.
+type partial struct {
+	index int64
+	buf   []byte
+	have  extents // bytes that are copied or being copied
+	done  int64   // bytes that are copied
+	void  bool
+}
+
+// addPart takes bytes that are a part of one leaf.
+func (t *tree) addPart(offset int64, p []byte) {
+	index := offset / t.spec.leafSize
+	from := offset - index*t.spec.leafSize
+	for end := from + int64(len(p)); from < end; {
+		part, a, b := t.takePart(index, from, end)
+		if part == nil {
+			return
+		}
+		copy(part.buf[a:b], p[int64(len(p))-(end-a):])
+		if t.partDone(part, b-a) {
+			t.add(index*t.spec.leafSize, part.buf)
+			t.sparePart(part)
+			return
+		}
+		from = b
+	}
+}
+
+// takePart claims the first bytes within [from, to) of a leaf that are not
+// there. While they are being copied, the leaf is not whole, and its buffer
+// stays. It returns nil if no bytes are wanted, or if there is no memory for
+// the leaf: then they stay unknown.
+func (t *tree) takePart(index, from, to int64) (part *partial, a, b int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	part = t.parts[index]
+	if part == nil {
+		if part = t.newPart(index); part == nil {
+			return nil, 0, 0
+		}
+	}
+	a, b = part.have.missing(from, to)
+	if a == b {
+		return nil, 0, 0
+	}
+	part.have.add(a, b)
+	return part, a, b
+}
+
+func (t *tree) newPart(index int64) (part *partial) {
+	if t.taken.covers(index, index+1) || !t.memory.take(t.spec.leafSize) {
+		return nil
+	}
+	if n := len(t.spareParts); n > 0 {
+		part = t.spareParts[n-1]
+		t.spareParts = t.spareParts[:n-1]
+	} else {
+		part = &partial{buf: make([]byte, 0, t.spec.leafSize)}
+	}
+	part.index = index
+	part.buf = part.buf[:min(t.spec.leafSize, t.size-index*t.spec.leafSize)]
+	t.parts[index] = part
+	return part
+}
+
+// partDone counts bytes that were copied, and tells whether that made the
+// leaf whole.
+func (t *tree) partDone(part *partial, n int64) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	part.done += n
+	if part.done < int64(len(part.buf)) || part.void {
+		return false
+	}
+	delete(t.parts, part.index)
+	return true
+}
+
+// sparePart gives the buffer of a whole leaf back.
+func (t *tree) sparePart(part *partial) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	part.have.clear()
+	part.done = 0
+	t.spareParts = append(t.spareParts, part)
+	t.memory.give(t.spec.leafSize)
+}
+
+// dropParts gives up what there is of the leaves [lo, hi).
+func (t *tree) dropParts(lo, hi int64) {
+	for index, part := range t.parts {
+		if lo <= index && index < hi {
+			part.void = true
+			delete(t.parts, index)
+			t.memory.give(t.spec.leafSize)
+		}
+	}
+}
