@@ -73,7 +73,7 @@ func (im *image) feedSlowly(next layer, c *cursor, lo int64, data []byte) {
 			}
 		}
 		const tick = 10 * time.Millisecond
-		if l.waitForRoom(lo, tick) {
+		if l.waitForRoom(lo, int64(len(data)), tick) {
 			waited = 0
 		} else {
 			waited += tick

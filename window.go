@@ -101,12 +101,14 @@ func (l *linear) roomFor(start int64) bool {
 // which a quarter is kept for what is close to the frontier, so that readers
 // far ahead do not stop those that move it; and in any case for the page that
 // the slowest digest waits for.
-func (l *linear) isRoomFor(start int64) bool {
+func (l *linear) isRoomFor(start int64) bool { return l.isRoom(start, pageSize) }
+
+func (l *linear) isRoom(start, need int64) bool {
 	limit := l.memory.limit
 	if start-l.frontier > limit/4 {
 		limit -= limit / 4
 	}
-	return l.memory.used.Load()+pageSize <= limit || start <= l.slowest() && l.slowest() == l.frontier
+	return l.memory.used.Load()+need <= limit || start <= l.slowest() && l.slowest() == l.frontier
 }
 
 // copied makes the bytes of a claim ready.
@@ -225,16 +227,16 @@ func (l *linear) known() (ready, dropped int64) {
 	return l.ready.total, min(l.dropped, l.size-l.ready.total)
 }
 
-// A waiter is a thread that waits for room for bytes at offset.
+// A waiter is a thread that waits for room for need bytes at offset.
 type waiter struct {
-	offset int64
-	wake   chan struct{}
+	offset, need int64
+	wake         chan struct{}
 }
 
 // waitForRoom returns true when there may be room for bytes at offset, and
 // false after the timeout.
-func (l *linear) waitForRoom(offset int64, timeout time.Duration) bool {
-	w := l.enqueue(offset)
+func (l *linear) waitForRoom(offset, need int64, timeout time.Duration) bool {
+	w := l.enqueue(offset, min(need, copyPages*pageSize))
 	if w == nil {
 		return true
 	}
@@ -254,13 +256,13 @@ func (l *linear) waitForRoom(offset int64, timeout time.Duration) bool {
 }
 
 // enqueue adds a waiter, in the order of offsets.
-func (l *linear) enqueue(offset int64) *waiter {
+func (l *linear) enqueue(offset, need int64) *waiter {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.failure != nil || l.isRoomFor(offset-offset%pageSize) {
 		return nil
 	}
-	w := &waiter{offset, make(chan struct{}, 1)}
+	w := &waiter{offset, need, make(chan struct{}, 1)}
 	i, _ := slices.BinarySearchFunc(l.waiters, offset, func(w *waiter, offset int64) int {
 		return cmp.Compare(w.offset, offset)
 	})
@@ -268,16 +270,33 @@ func (l *linear) enqueue(offset int64) *waiter {
 	return w
 }
 
-// moved wakes the first waiter if there is room for it. It takes what it
-// needs, and the next move wakes the next one: to wake all of them for each
-// page that becomes free costs more than the hash.
+// moved wakes the waiters that find room now. To wake a thread costs more
+// than a page takes to hash, so it is done for several at a time, when a part
+// of the window is free, unless nothing more will become free.
 func (l *linear) moved() {
-	if len(l.waiters) > 0 && l.isRoomFor(l.waiters[0].offset-l.waiters[0].offset%pageSize) {
-		l.waiters[0].wake <- struct{}{}
-		l.waiters = slices.Delete(l.waiters, 0, 1)
-	}
 	l.idle.Broadcast()
+	if len(l.waiters) == 0 {
+		return
+	}
+	reserve := l.memory.limit / wakeShare
+	if l.slowest() == l.frontier || l.failure != nil {
+		reserve = 0
+	}
+	n, need := 0, int64(0)
+	for _, w := range l.waiters {
+		need += w.need
+		if l.failure == nil && !l.isRoom(w.offset-w.offset%pageSize, max(need, reserve)) {
+			break
+		}
+		w.wake <- struct{}{}
+		n++
+	}
+	l.waiters = slices.Delete(l.waiters, 0, n)
 }
+
+// wakeShare is the part of the window that must be free before threads that
+// wait for room are woken.
+const wakeShare = 4
 
 // drain waits until what is ready is hashed, or interrupted returns true,
 // which is asked now and then.
