@@ -1,0 +1,206 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Notes on checksum files
+//
+// Publishers ship digests in a file beside the images. These lines are
+// understood, and one file may have several kinds of them:
+//
+//	HEX  NAME           coreutils, b3sum, blksum
+//	HEX *NAME           the same in binary mode; one blank or a tab will do
+//	\HEX  NAME          NAME has \\, \n and \r for a backslash, LF and CR
+//	ALG (NAME) = HEX    BSD, sha256sum --tag, this filter; a \ as above
+//	ALG(NAME)= HEX      openssl dgst
+//	HEX                 a digest and nothing else
+//	# ALG HASH          Gentoo: names the algorithm of the lines below it
+//
+// Other lines are not an error, as they are none for sha256sum --check: there
+// are files with a preface, and files that signify(1) has signed. A line that
+// was meant to be a digest but is none is kept, and becomes an error if it is
+// the one that is asked for.
+//
+// Of a file that PGP has signed in clear text only the signed text counts.
+// The signature is not verified, but a user who has done so with gpg must not
+// get a digest from outside of it.
+
+// A checksum is a line with a digest, which is not checked yet.
+type checksum struct {
+	line   int    // counted from 1
+	tag    string // the algorithm in the publisher's words, or ""
+	name   string // "" in a line that applies to any file
+	digest string
+}
+
+var (
+	taggedLine  = regexp.MustCompile(`^([^ ()]+) ?\((.*)\) ?= ?(\S+)$`)
+	plainLine   = regexp.MustCompile(`^([0-9A-Za-z+/]+=*)(?: [ *]|[ \t]+)(.+)$`)
+	bareLine    = regexp.MustCompile(`^[0-9A-Fa-f]{16,}$`)
+	commentLine = regexp.MustCompile(`^# ?(\S+) HASH$`)
+)
+
+// parseChecksums returns the digests of a file, at least one.
+func parseChecksums(text string) ([]checksum, error) {
+	if strings.ContainsRune(text, 0) {
+		return nil, errors.New("the file is binary: give the text file with the digests")
+	}
+	lines, err := signedLines(strings.Split(strings.TrimPrefix(text, "\ufeff"), "\n"))
+	if err != nil {
+		return nil, err
+	}
+	var sums []checksum
+	var odd error // the first line that is not understood
+	tag := ""
+	for i, line := range lines {
+		line = strings.Trim(line, " \t\r")
+		if m := commentLine.FindStringSubmatch(line); m != nil {
+			tag = m[1]
+		}
+		if line == "" || line[0] == '#' {
+			continue
+		}
+		sum, ok := parseChecksum(line)
+		if !ok {
+			if odd == nil {
+				odd = fmt.Errorf("line %d, %s, is not a checksum: use lines of the form HEX  NAME, ALG (NAME) = HEX or HEX", i+1, excerpt(line))
+			}
+			continue
+		}
+		if sum.tag == "" {
+			sum.tag = tag
+		}
+		sum.line = i + 1
+		sums = append(sums, sum)
+	}
+	switch {
+	case sums != nil:
+		return sums, nil
+	case odd != nil:
+		return nil, odd
+	}
+	return nil, errors.New("the file has no checksum in it")
+}
+
+// parseChecksum takes a line apart.
+func parseChecksum(line string) (sum checksum, ok bool) {
+	escaped := line[0] == '\\'
+	if escaped {
+		line = line[1:]
+	}
+	if m := taggedLine.FindStringSubmatch(line); m != nil {
+		sum = checksum{tag: m[1], name: m[2], digest: m[3]}
+	} else if m := plainLine.FindStringSubmatch(line); m != nil && likeDigest(m[1]) {
+		sum = checksum{name: m[2], digest: m[1]}
+	} else if bareLine.MatchString(line) && !escaped {
+		return checksum{digest: line}, true
+	} else {
+		return checksum{}, false
+	}
+	if escaped {
+		sum.name = unescapeName.Replace(sum.name)
+	}
+	if sum.name == "-" {
+		sum.name = "" // standard input, whatever that was
+	}
+	return sum, true
+}
+
+// likeDigest tells a digest, be it a wrong one, from the first word of a
+// sentence.
+func likeDigest(s string) bool {
+	return bareLine.MatchString(s) || len(s) >= 32
+}
+
+// unescapeName undoes escapeName.
+var unescapeName = strings.NewReplacer(`\\`, `\`, `\n`, "\n", `\r`, "\r")
+
+// signedLines blanks the lines that a PGP signature does not cover: RFC 9580,
+// section 7. Without one it returns lines as they are.
+func signedLines(lines []string) ([]string, error) {
+	isArmor := func(kind string) func(string) bool {
+		return func(line string) bool {
+			return strings.TrimRight(line, " \t\r") == "-----BEGIN PGP "+kind+"-----"
+		}
+	}
+	begin := slices.IndexFunc(lines, isArmor("SIGNED MESSAGE"))
+	if begin == -1 {
+		return lines, nil
+	}
+	signed := make([]string, len(lines))
+	header := true // until an empty line
+	for i := begin + 1; i < len(lines); i++ {
+		line := lines[i]
+		switch {
+		case isArmor("SIGNATURE")(line):
+			return signed, nil
+		case header:
+			header = strings.TrimSpace(line) != ""
+		default:
+			signed[i] = strings.TrimPrefix(line, "- ")
+		}
+	}
+	return nil, fmt.Errorf("line %d begins a signed text that has no end: the file is cut off", begin+1)
+}
+
+// sumsFor chooses the lines for a name. One that is the very same goes before
+// one that has more or fewer directories in front of it.
+func sumsFor(sums []checksum, name string) ([]checksum, error) {
+	var names []string // of the file
+	var same, alike []checksum
+	for _, sum := range sums {
+		if sum.name != "" && !slices.Contains(names, sum.name) {
+			names = append(names, sum.name)
+		}
+		switch {
+		case sum.name == "" || name == "" || sum.name == name:
+			same = append(same, sum)
+		case sameFile(sum.name, name):
+			alike = append(alike, sum)
+		}
+	}
+	switch {
+	case name == "" && len(names) > 1:
+		return nil, fmt.Errorf("the file has digests of %s: say with digest-name which is the image's", some(names))
+	case len(same) > 0:
+		return same, nil
+	case len(alike) > 0:
+		return alike, nil
+	}
+	return nil, fmt.Errorf("the file has no digest of %q, only of %s: say with digest-name which is the image's", name, some(names))
+}
+
+// sameFile tells whether one path is the end of the other.
+func sameFile(a, b string) bool {
+	a, b = path.Clean("/"+a), path.Clean("/"+b)
+	return strings.HasSuffix(a, b) || strings.HasSuffix(b, a)
+}
+
+// some lists the first of many names.
+func some(names []string) string {
+	const most = 3
+	var list []string
+	for _, name := range names[:min(most, len(names))] {
+		list = append(list, excerpt(name))
+	}
+	if n := len(names) - most; n > 0 {
+		list = append(list, fmt.Sprintf("%d more", n))
+	}
+	return strings.Join(list, ", ")
+}
+
+// excerpt quotes the beginning of a line, for an error.
+func excerpt(line string) string {
+	const most = 40
+	if len(line) <= most {
+		return strconv.Quote(line)
+	}
+	return strconv.Quote(strings.ToValidUTF8(line[:most], "")) + "..."
+}
