@@ -13,18 +13,18 @@ import (
 // identify takes a few milliseconds: see BenchmarkIdentify.
 const maxWork = 8 << 20
 
-// fuzzReader is the part of an image behind its prefix: the tail at its end,
-// something that depends on the offset elsewhere.
+// fuzzReader is the part of an image behind the first MiB: nothing but its
+// tail, over and over, so that whatever a header points to has content.
 type fuzzReader struct {
 	tail []byte
 	size int64
 }
 
 func (f fuzzReader) ReadAt(p []byte, offset int64) (int, error) {
+	n := int64(len(f.tail))
 	for i := range p {
-		p[i] = byte((offset + int64(i)) >> 9)
-		if at := offset + int64(i) - (f.size - int64(len(f.tail))); at >= 0 {
-			p[i] = f.tail[at]
+		if n > 0 {
+			p[i] = f.tail[n-1-(f.size-1-offset-int64(i))%n]
 		}
 	}
 	return len(p), nil
@@ -35,11 +35,13 @@ func (f fuzzReader) ReadAt(p []byte, offset int64) (int, error) {
 // text for the log that is one printable line.
 func FuzzIdentify(f *testing.F) {
 	for _, s := range samples {
-		f.Add(s.image[:min(len(s.image), 70000)], int64(len(s.image)), s.image[max(0, len(s.image)-512):])
+		start := bytes.TrimRight(s.image[:min(len(s.image), 70000)], "\x00")
+		f.Add(start, int64(len(s.image)), s.image[max(0, len(s.image)-512):])
 	}
-	f.Add(craftVMDK(vmdkDescriptorText)[:4096], int64(1<<40), []byte{})
-	f.Add(craft(300<<10, patch{0, "vhdxfile"}, patch{192 << 10, "regi\x00\x00\x00\x00\x02"},
-		patch{192<<10 + 16, vhdxMetadataRegion + le64(1<<20)}), int64(1<<62), []byte("metadata"))
+	f.Add(craftVMDK(vmdkDescriptorText)[:1024], int64(1<<40), []byte{})
+	f.Add([]byte(gzipped("<html>", gzip.Header{Name: "n"})), int64(0), []byte{})
+	f.Add(craft(193<<10, patch{0, "vhdxfile"}, patch{192 << 10, "regi\x00\x00\x00\x00\x02"},
+		patch{192<<10 + 16, vhdxMetadataRegion + le64(1<<20)}), int64(1<<62), []byte("metadata\x00\x00\x01\x00"))
 	f.Fuzz(func(t *testing.T, prefix []byte, size int64, tail []byte) {
 		size = max(size, int64(len(prefix)+len(tail)))
 		if size < 0 {
@@ -50,9 +52,10 @@ func FuzzIdentify(f *testing.F) {
 			prefix = prefix[:prefixSize]
 		}
 		if missing := min(size, prefixSize) - int64(len(prefix)); missing > 0 {
-			rest := make([]byte, missing)
-			r.ReadAt(rest, int64(len(prefix)))
-			prefix = append(bytes.Clone(prefix), rest...)
+			prefix = append(bytes.Clone(prefix), make([]byte, missing)...)
+			if size <= prefixSize {
+				copy(prefix[int(size)-len(tail):], tail)
+			}
 		}
 		s := mustIdentify(t, prefix, size, r)
 		if len(s.kinds) == 0 {
@@ -152,6 +155,40 @@ func BenchmarkIdentify(b *testing.B) {
 				identify(prefix, int64(len(image)), bytes.NewReader(image))
 			}
 		})
+	}
+}
+
+// at hands out what is there and affordable, and nothing else.
+func TestViewIsBounded(t *testing.T) {
+	const size = 8 << 20
+	image := bytes.Repeat([]byte("0123456789abcdef"), size/16)
+	r := &strictReader{t: t, r: bytes.NewReader(image), known: prefixSize, size: size}
+	v := newView(image[:prefixSize], size, r)
+	for _, ask := range []struct{ offset, n int64 }{
+		{0, 0}, {0, prefixSize}, {100, 7}, {size - 512, 512}, {size, 0}, {size - tailSize, tailSize},
+		{prefixSize - 3, 10}, {prefixSize, 10}, {prefixSize + 1, 1000}, {size - 2000, 2000},
+	} {
+		if got := v.at(ask.offset, ask.n); got == nil || !bytes.Equal(got, image[ask.offset:ask.offset+ask.n]) {
+			t.Errorf("%d bytes at %d are wrong", ask.n, ask.offset)
+		}
+	}
+	for _, ask := range []struct{ offset, n int64 }{
+		{-1, 1}, {0, -1}, {size, 1}, {size + 1, 0}, {0, size + 1}, {1 << 62, 1 << 62}, {2 << 20, maxReadSize + 1}, {0, size},
+	} {
+		if v.at(ask.offset, ask.n) != nil {
+			t.Errorf("there are %d bytes at %d", ask.n, ask.offset)
+		}
+	}
+	for range 2 * maxReads {
+		v.at(2<<20, 1)
+	}
+	if r.calls != maxReads {
+		t.Errorf("there were %d reads, want %d", r.calls, maxReads)
+	}
+	r = &strictReader{t: t, r: r.r, known: prefixSize, size: size}
+	v = newView(image[:prefixSize], size, r)
+	if v.at(2<<20, maxReadSize-tailSize-1000) == nil || v.at(2<<20, 1001) != nil || v.at(2<<20, 1000) == nil || v.err != nil {
+		t.Errorf("%d bytes were read in %d reads, error %v", r.bytes, r.calls, v.err)
 	}
 }
 

@@ -294,6 +294,7 @@ func TestAmbiguousImages(t *testing.T) {
 		{"boot code without partitions before a filesystem", patched(ext, signed), "ext"},
 		{"a bridge disc: the ISO 9660 names the disc, the UDF may hold more",
 			craft(128<<10, primary, patch{34816, "\xffCD001"}, patch{36865, "BEA01"}, patch{38913, "NSR02"}), "iso9660, udf"},
+		{"an NSR descriptor without its beginning is none", patched(iso, patch{34817, "NSR02"}), "iso9660"},
 		{"a swap that mke2fs did not wipe", patched(ext, patch{4086, "SWAPSPACE2"}), "ext, swap"},
 		{"a RAID member with a stale MBR", patched(sample("mdraid"), linux, signed), "mbr, mdraid"},
 		{"a VHD of fixed size with an MBR in it", patched(sample("mbr"), patch{-512, "conectix"}, patch{-452, be32(2)}), "vhd, mbr"},

@@ -165,6 +165,16 @@ func TestDangersOfVMDKDescriptors(t *testing.T) {
 	expectSignature(t, identifyBytes(t, []byte(vmdkDescriptorText)), "vmdk", "bare descriptor")
 }
 
+// A descriptor of 1 MiB ends one sector behind the prefix.
+func TestDangersOfLongVMDKDescriptor(t *testing.T) {
+	text := vmdkDescriptorText + strings.Repeat("\n", 1<<20-len(vmdkDescriptorText)-20)
+	safe := craft(3<<20, patch{0, string(craftVMDK(text)[:512])}, patch{36, le64(2048)}, patch{512, text})
+	testDangers(t, "vmdk", safe, []dangerousCase{
+		{"a line in the last sector", []patch{{1<<20 + 400, "RW 1 FLAT \"a\" 0\n"}}, "not part of it"},
+		{"a line behind the last sector", []patch{{1<<20 + 512, "RW 1 FLAT \"a\" 0\n"}}, ""},
+	})
+}
+
 func TestDangersOfVMDKFooters(t *testing.T) {
 	stream := bytes.Clone(craftVMDK(strings.Replace(vmdkDescriptorText, "monolithicSparse", "streamOptimized", 1)))
 	copy(stream[56:], le64(1<<64-1))
@@ -207,8 +217,8 @@ func TestDangersOfVHD(t *testing.T) {
 	fixed := craft(64<<10, patch{-512, "conectix"}, patch{-452, be32(2)})
 	testDangers(t, "vhd", fixed, []dangerousCase{
 		{"differencing", []patch{{-452, be32(4)}}, "differencing disk"},
-		{"something in it", []patch{{0, "XYZ"}}, ""},
 	})
+	expectSignature(t, identifyBytes(t, patched(fixed, linux, signed)), "vhd, mbr", "")
 
 	// The dynamic header behind the first MiB.
 	far := craft(3<<20, patch{0, footer}, patch{16, be64(2 << 20)}, patch{2 << 20, "cxsparse"})
@@ -271,6 +281,7 @@ func TestDangersOfVHDX(t *testing.T) {
 		{"parameters of another length", []patch{{metadata + 52, le32(4)}}, "out of place"},
 		{"parameters twice", []patch{{metadata + 10, "\x02"}, {metadata + 64, parameters}}, "twice"},
 		{"a log to replay", []patch{{128 << 10, vhdxHeaderOf(2, "\x01")}}, "log to be replayed"},
+		{"a log of an older header that is the second", []patch{{64 << 10, vhdxHeaderOf(3, "")}, {128 << 10, vhdxHeaderOf(2, "\x01")}}, ""},
 		{"a newer header with a wrong sum, and an older one with a log", []patch{{128<<10 + 100, "\x01"}}, "log to be replayed"},
 		{"no valid header", []patch{{64 << 10, "x"}, {128 << 10, "x"}}, "no valid header"},
 		{"the same region table again", append(second, patch{regions2 + 16, region(metadata)}), ""},

@@ -74,7 +74,7 @@ look () {
     need tar               tar                command -v tar
     need cpio              cpio               command -v cpio
     need zip               zip                command -v zip
-    need p7zip-full        p7zip-plugins      command -v 7z
+    need p7zip-full        /usr/bin/7z        command -v 7z
     need nginx-light       nginx              command -v nginx
     need openssl           openssl            command -v openssl
     need systemd           systemd            command -v systemd-socket-activate
