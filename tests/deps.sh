@@ -51,6 +51,30 @@ look () {
     need e2fsprogs         e2fsprogs          command -v mke2fs
     need fdisk             util-linux         command -v sfdisk
     need xz-utils          xz                 command -v xz
+    # to make images of all kinds
+    need util-linux        util-linux         command -v mkswap
+    need gdisk             gdisk              command -v sgdisk
+    need xfsprogs          xfsprogs           command -v mkfs.xfs
+    need btrfs-progs       btrfs-progs        command -v mkfs.btrfs
+    need dosfstools        dosfstools         command -v mkfs.vfat
+    need exfatprogs        exfatprogs         command -v mkfs.exfat
+    need ntfs-3g           ntfsprogs          command -v mkntfs
+    need squashfs-tools    squashfs-tools     command -v mksquashfs
+    need erofs-utils       erofs-utils        command -v mkfs.erofs
+    need f2fs-tools        f2fs-tools         command -v mkfs.f2fs
+    need udftools          udftools           command -v mkudffs
+    need genisoimage       genisoimage        command -v genisoimage
+    need xorriso           xorriso            command -v xorriso
+    need cryptsetup-bin    cryptsetup         command -v cryptsetup
+    need gzip              gzip               command -v gzip
+    need bzip2             bzip2              command -v bzip2
+    need zstd              zstd               command -v zstd
+    need lz4               lz4                command -v lz4
+    need lzip              lzip               command -v lzip
+    need tar               tar                command -v tar
+    need cpio              cpio               command -v cpio
+    need zip               zip                command -v zip
+    need p7zip-full        /usr/bin/7z        command -v 7z
     need nginx-light       nginx              command -v nginx
     need openssl           openssl            command -v openssl
     need systemd           systemd            command -v systemd-socket-activate

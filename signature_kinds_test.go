@@ -1,0 +1,338 @@
+package main
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// A patch puts bytes at an offset of an image, from the end if it is
+// negative.
+type patch struct {
+	offset int
+	bytes  string
+}
+
+func patched(image []byte, patches ...patch) []byte {
+	image = bytes.Clone(image)
+	for _, p := range patches {
+		if p.offset < 0 {
+			p.offset += len(image)
+		}
+		copy(image[p.offset:], p.bytes)
+	}
+	return image
+}
+
+func craft(size int, patches ...patch) []byte { return patched(make([]byte, size), patches...) }
+
+func le32(n uint32) string { return string(binary.LittleEndian.AppendUint32(nil, n)) }
+func le64(n uint64) string { return string(binary.LittleEndian.AppendUint64(nil, n)) }
+func be32(n uint32) string { return string(binary.BigEndian.AppendUint32(nil, n)) }
+func be64(n uint64) string { return string(binary.BigEndian.AppendUint64(nil, n)) }
+
+// gptHeader returns a header with a valid sum.
+func gptHeader(size int, lba uint64) string {
+	h := craft(size, patch{0, "EFI PART" + le32(0x10000) + le32(uint32(size))}, patch{24, le64(lba)})
+	copy(h[16:], le32(crc32.ChecksumIEEE(h)))
+	return string(h)
+}
+
+// mbrEntry returns entry n of an MBR as a patch.
+func mbrEntry(n int, flag, kind byte, start, length uint32) patch {
+	return patch{446 + 16*n, string([]byte{flag, 0, 2, 0, kind, 0, 0, 0}) + le32(start) + le32(length)}
+}
+
+var (
+	signed    = patch{510, "\x55\xaa"}
+	linux     = mbrEntry(0, 0x80, 0x83, 2048, 2048)
+	pmbr      = mbrEntry(0, 0, 0xee, 1, 0xffffffff)
+	fatFields = patch{0, "\xeb\x3c\x90mkfs.fat\x00\x02\x04\x01\x00\x02"} // 512-byte sectors, clusters of 4, 2 FATs
+	gptAt512  = patch{512, gptHeader(92, 1)}
+	gptAt4096 = patch{4096, gptHeader(92, 1)}
+	primary   = patch{32768, "\x01CD001\x01"}
+
+	tarHeader = func() patch {
+		h := craft(512, patch{0, "file"}, patch{148, "        "}, patch{257, "ustar"})
+		sum := 0
+		for _, b := range h {
+			sum += int(b)
+		}
+		return patch{0, string(patched(h, patch{148, fmt.Sprintf("%06o\x00 ", sum)}))}
+	}()
+)
+
+// samples has an image for each kind, and for each way to recognise it.
+var samples = []struct {
+	kind  string
+	image []byte
+}{
+	{"qcow2", craft(4096, patch{0, "QFI\xfb" + be32(2)}, patch{20, be32(16)})},
+	{"qcow2", craft(4096, patch{0, "QFI\xfb" + be32(3)}, patch{20, be32(9)}, patch{100, be32(104)})},
+	{"qcow", craft(4096, patch{0, "QFI\xfb" + be32(1)}, patch{32, "\x0c"})},
+	{"qed", craft(4096, patch{0, "QED\x00"})},
+	{"vmdk", craft(4096, patch{0, "KDMV" + le32(3)})},
+	{"vmdk", craft(4096, patch{0, "COWD" + le32(1)})},
+	{"vmdk", []byte("# Disk DescriptorFile\nversion=1\n")},
+	{"vmdk", []byte("#\xff\x00 any comment\r\n  \r\nversion=2\n" + strings.Repeat("\x00", 700))},
+	{"vdi", craft(4096, patch{0, "<<< Oracle VM VirtualBox Disk Image >>>\n"}, patch{64, "\x7f\x10\xda\xbe"})},
+	{"vhdx", craft(4096, patch{0, "vhdxfile"})},
+	{"vhd", craft(4096, patch{0, "conectix"})},
+	{"vhd", craft(4096, patch{-512, "conectix"})},
+	{"vhd", craft(3<<20, patch{-512, "conectix"})},
+	{"parallels", craft(4096, patch{0, "WithoutFreeSpace"})},
+	{"parallels", craft(4096, patch{0, "WithouFreSpacExt"})},
+	{"dmg", craft(4096, patch{-512, "koly\x00\x00\x00\x04\x00\x00\x02\x00"})},
+	{"luks", craft(4096, patch{0, "LUKS\xba\xbe\x00\x01"})},
+	{"luks", craft(4096, patch{0, "LUKS\xba\xbe\x00\x02"})},
+	{"bitlocker", craft(4096, patch{0, "\xeb\x58\x90-FVE-FS-"}, signed)},
+	{"iso9660", craft(64<<10, primary)},
+	{"iso9660", craft(64<<10, patch{32768, "\x00CD001"}, patch{34816, "\x01CD001"})},
+	{"udf", craft(64<<10, patch{32769, "BEA01"}, patch{34817, "NSR02"})},
+	{"udf", craft(64<<10, patch{32769, "BEA01"}, patch{36865, "NSR03"})},
+	{"gpt", craft(4096, pmbr, signed, gptAt512)},
+	{"gpt", craft(8192, pmbr, signed, gptAt4096)},
+	{"gpt", craft(8192, pmbr, signed, patch{4096, gptHeader(4096, 1)})},
+	{"mbr", craft(4096, linux, signed)},
+	{"mbr", craft(4096, pmbr, signed)},
+	{"mbr", craft(4096, mbrEntry(3, 0, 7, 1, 1), signed)},
+	// from a file on which pvcreate 2.03.16 was run
+	{"lvm", craft(4096, patch{512, "LABELONE\x01\x00\x00\x00\x00\x00\x00\x00\x0f\x29\x89\x93\x20\x00\x00\x00LVM2 001"})},
+	{"lvm", craft(4096, patch{0, "LABELONE"}, patch{24, "LVM2 001"})},
+	{"lvm", craft(4096, patch{1024, "LABELONE"}, patch{1048, "LVM2 001"})},
+	{"lvm", craft(4096, patch{1536, "LABELONE"}, patch{1560, "LVM2 001"})},
+	{"mdraid", craft(8192, patch{4096, "\xfc\x4e\x2b\xa9\x01\x00\x00\x00"})},
+	{"mdraid", craft(8192, patch{0, "\xfc\x4e\x2b\xa9\x01\x00\x00\x00"})},
+	{"vfat", craft(4096, fatFields, patch{54, "FAT12   "}, signed)},
+	{"vfat", craft(4096, fatFields, patch{54, "FAT16   "}, signed)},
+	{"vfat", craft(4096, fatFields, patch{0, "\xe9"}, patch{82, "FAT32   "}, signed)},
+	{"exfat", craft(4096, patch{3, "EXFAT   "}, signed)},
+	{"ntfs", craft(4096, patch{3, "NTFS    "}, signed)},
+	{"xfs", craft(4096, patch{0, "XFSB" + be32(4096)})},
+	{"squashfs", craft(4096, patch{0, "hsqs"}, patch{28, "\x04\x00"})},
+	{"ext", craft(4096, patch{1024 + 4, le32(8192)}, patch{1080, "\x53\xef\x01\x00"}, patch{1024 + 76, le32(1)})},
+	{"btrfs", craft(128<<10, patch{65600, "_BHRfS_M"})},
+	{"f2fs", craft(4096, patch{1024, "\x10\x20\xf5\xf2"})},
+	{"erofs", craft(4096, patch{1024, "\xe2\xe1\xf5\xe0"})},
+	{"hfsplus", craft(4096, patch{1024, "H+\x00\x04"}, patch{1064, be32(4096)})},
+	{"hfsplus", craft(4096, patch{1024, "HX\x00\x05"}, patch{1064, be32(4096)})},
+	// as mkapfs of apfsprogs writes it
+	{"apfs", craft(4096, patch{0, "\xb0\xb9\x09\x3d\x90\x5f\xb7\x35\x01"}, patch{32, "NXSB" + le32(4096)})},
+	{"swap", craft(4096, patch{4086, "SWAPSPACE2"})},
+	{"swap", craft(4096, patch{4086, "SWAP-SPACE"})},
+	{"swap", craft(128<<10, patch{8182, "SWAPSPACE2"})},
+	{"swap", craft(128<<10, patch{16374, "SWAPSPACE2"})},
+	{"swap", craft(128<<10, patch{65526, "SWAPSPACE2"})},
+	{"xz", craft(64, patch{0, "\xfd7zXZ\x00"})},
+	{"gzip", craft(64, patch{0, "\x1f\x8b\x08"})},
+	{"bzip2", craft(64, patch{0, "BZh9\x31\x41\x59\x26\x53\x59"})},
+	{"zstd", craft(64, patch{0, "\x28\xb5\x2f\xfd"})},
+	{"lz4", craft(64, patch{0, "\x04\x22\x4d\x18"})},
+	{"lzip", craft(64, patch{0, "LZIP\x01\x17"})},
+	{"lzma", craft(64, patch{0, "\x5d" + le32(1<<23) + le64(1<<64-1)})},
+	{"lzma", craft(64, patch{0, "\x5d" + le32(3<<20) + le64(123456)})},
+	{"tar", craft(4096, tarHeader)},
+	{"cpio", append(bytes.Repeat([]byte("070701"), 19), 0)},
+	{"cpio", append(append([]byte("070702"), bytes.Repeat([]byte("0a0B0c"), 18)...), 0)},
+	{"cpio", append(bytes.Repeat([]byte("070707"), 13), 0)},
+	{"zip", craft(64, patch{0, "PK\x03\x04"})},
+	{"7z", craft(64, patch{0, "7z\xbc\xaf\x27\x1c"})},
+	{"rar", craft(64, patch{0, "Rar!\x1a\x07"})},
+	{"html", []byte("<html>")},
+	{"xml", []byte("<Error>")},
+	{"json", []byte("{}")},
+	{"text", []byte("not found\n")},
+	{"blank", make([]byte, 2<<20)},
+	{"blank", nil},
+	{"unknown", []byte{1}},
+}
+
+func sample(kind string) []byte {
+	for _, s := range samples {
+		if s.kind == kind {
+			return s.image
+		}
+	}
+	panic(kind)
+}
+
+func TestEveryKindIsRecognised(t *testing.T) {
+	missing := kindNames()
+	for _, s := range samples {
+		if got := identifyBytes(t, s.image).String(); got != s.kind {
+			t.Errorf("%s, % x...: it is %s", s.kind, s.image[:min(len(s.image), 40)], got)
+		}
+		missing = slices.DeleteFunc(missing, func(kind string) bool { return kind == s.kind })
+	}
+	if len(missing) > 0 {
+		t.Errorf("there is no sample of %v", missing)
+	}
+}
+
+// An image that is cut off anywhere is another kind or the same, and there is
+// no panic.
+func TestEveryKindCutOff(t *testing.T) {
+	for _, s := range samples {
+		for n := range min(len(s.image), 2048) {
+			identifyBytes(t, s.image[:n])
+			identifyBytes(t, s.image[:len(s.image)-n])
+		}
+	}
+}
+
+// What is like a kind, but is not.
+func TestNearMisses(t *testing.T) {
+	for _, test := range []struct {
+		why, like string
+		patch     patch
+		want      string
+	}{
+		{"version 0", "qcow2", patch{4, be32(0)}, "unknown"},
+		{"version 4", "qcow2", patch{4, be32(4)}, "unknown"},
+		{"clusters of 256 bytes", "qcow2", patch{20, be32(8)}, "unknown"},
+		{"clusters of 4 MiB", "qcow2", patch{20, be32(22)}, "unknown"},
+		{"clusters of 256 bytes", "qcow", patch{32, "\x08"}, "unknown"},
+		{"version 0", "vmdk", patch{4, le32(0)}, "unknown"},
+		{"version 4", "vmdk", patch{4, le32(4)}, "unknown"},
+		{"version 3", "luks", patch{7, "\x03"}, "unknown"},
+		{"no boot signature", "bitlocker", patch{510, "\xaa\x55"}, "unknown"},
+		{"a terminator first", "iso9660", patch{32768, "\x03"}, "unknown"},
+		{"no primary descriptor", "iso9660", patch{32768, "\xff"}, "unknown"},
+		{"no NSR descriptor", "udf", patch{34817, "TEA01"}, "unknown"},
+		{"a wrong sum", "gpt", patch{512 + 16, "\x00"}, "mbr"},
+		{"a changed field", "gpt", patch{512 + 40, "\x01"}, "mbr"},
+		{"LBA 2", "gpt", patch{512, gptHeader(92, 2)}, "mbr"},
+		{"a short header", "gpt", patch{512, gptHeader(91, 1)}, "mbr"},
+		{"a header longer than a sector", "gpt", patch{512, gptHeader(513, 1)}, "mbr"},
+		{"revision 1.1", "gpt", patch{512 + 8, "\x01"}, "mbr"},
+		{"no boot signature", "mbr", patch{511, "\xab"}, "unknown"},
+		{"a wrong boot flag", "mbr", patch{446, "\x01"}, "unknown"},
+		{"a wrong boot flag of an unused entry", "mbr", patch{446 + 48, "\x7f"}, "unknown"},
+		{"type 0", "mbr", patch{450, "\x00"}, "unknown"},
+		{"start 0", "mbr", patch{454, le32(0)}, "unknown"},
+		{"length 0", "mbr", patch{458, le32(0)}, "unknown"},
+		{"LVM1", "lvm", patch{512 + 24, "LVM1 001"}, "unknown"},
+		{"version 0.90", "mdraid", patch{4100, le32(0)}, "unknown"},
+		{"no jump", "vfat", patch{0, "\xea"}, "unknown"},
+		{"sectors of 500 bytes", "vfat", patch{11, "\xf4\x01"}, "unknown"},
+		{"sectors of 256 bytes", "vfat", patch{11, "\x00\x01"}, "unknown"},
+		{"clusters of 3 sectors", "vfat", patch{13, "\x03"}, "unknown"},
+		{"clusters of 0 sectors", "vfat", patch{13, "\x00"}, "unknown"},
+		{"no FAT", "vfat", patch{16, "\x00"}, "unknown"},
+		{"5 FATs", "vfat", patch{16, "\x05"}, "unknown"},
+		{"no boot signature", "vfat", patch{510, "\x00"}, "unknown"},
+		{"no boot signature", "exfat", patch{510, "\x00"}, "unknown"},
+		{"no boot signature", "ntfs", patch{510, "\x00"}, "unknown"},
+		{"blocks of 256 bytes", "xfs", patch{4, be32(256)}, "unknown"},
+		{"blocks of 128 KiB", "xfs", patch{4, be32(128 << 10)}, "unknown"},
+		{"blocks of 513 bytes", "xfs", patch{4, be32(513)}, "unknown"},
+		{"version 3", "squashfs", patch{28, "\x03"}, "unknown"},
+		{"blocks of 128 KiB", "ext", patch{1024 + 24, le32(7)}, "unknown"},
+		{"a state of noise", "ext", patch{1024 + 58, "\x80"}, "unknown"},
+		{"revision 2", "ext", patch{1024 + 76, le32(2)}, "unknown"},
+		{"no blocks", "ext", patch{1024 + 4, le32(0)}, "unknown"},
+		{"version 3", "hfsplus", patch{1027, "\x03"}, "unknown"},
+		{"blocks of 0 bytes", "hfsplus", patch{1064, be32(0)}, "unknown"},
+		{"blocks of 100 bytes", "apfs", patch{36, le32(100)}, "unknown"},
+		{"level 0", "bzip2", patch{3, "0"}, "unknown"},
+		{"no block", "bzip2", patch{4, "\x32"}, "unknown"},
+		{"version 2", "lzip", patch{4, "\x02"}, "unknown"},
+		{"an odd dictionary", "lzma", patch{1, le32(1<<23 + 1<<16)}, "unknown"},
+		{"an odd dictionary of two bits", "lzma", patch{1, le32(1<<23 + 1<<21)}, "unknown"},
+		{"a size of exabytes", "lzma", patch{5, le64(1 << 60)}, "unknown"},
+		{"a range coder that starts with 1", "lzma", patch{13, "\x01"}, "unknown"},
+		{"a wrong sum", "tar", patch{148, "0012345"}, "unknown"},
+		{"no sum", "tar", patch{148, "........"}, "unknown"},
+		{"a header with other characters", "cpio", patch{50, "g"}, "unknown"},
+		{"another version", "dmg", patch{-505, "\x05"}, "unknown"},
+		{"a magic one byte on", "xz", patch{0, "\x00\xfd7zXZ"}, "unknown"},
+	} {
+		if got := identifyBytes(t, patched(sample(test.like), test.patch)).String(); got != test.want {
+			t.Errorf("%s with %s is %s, want %s", test.like, test.why, got, test.want)
+		}
+	}
+}
+
+// A tar whose sum was taken of signed bytes.
+func TestTarWithSignedSum(t *testing.T) {
+	h := craft(512, patch{0, "\xff\xff"}, patch{148, "        "}, patch{257, "ustar"})
+	sum := 0
+	for _, b := range h {
+		sum += int(int8(b))
+	}
+	expectSignature(t, identifyBytes(t, patched(h, patch{148, fmt.Sprintf("%06o\x00 ", sum)})), "tar", "")
+}
+
+// More than one kind applies, or seems to.
+func TestAmbiguousImages(t *testing.T) {
+	iso := craft(128<<10, primary)
+	ext := sample("ext")
+	for _, test := range []struct {
+		why   string
+		image []byte
+		want  string
+	}{
+		{"a hybrid ISO is booted from a stick, but mounted as an ISO", patched(iso, linux, signed), "iso9660, mbr"},
+		{"so is one with a GPT, whose MBR is protective", patched(iso, pmbr, signed, gptAt512), "iso9660, gpt"},
+		{"a GPT with a hybrid MBR is read by its GPT first",
+			craft(8192, pmbr, mbrEntry(1, 0, 7, 40, 40), signed, gptAt512), "gpt, mbr"},
+		{"a protective MBR stands for its GPT", sample("gpt"), "gpt"},
+		{"a protective MBR without a GPT is what is left of one", craft(4096, pmbr, signed), "mbr"},
+		{"a FAT's boot sector ends as an MBR does, and has code where the entries are",
+			patched(sample("vfat"), patch{446, "\xb4\x0e\xcd\x10"}), "vfat"},
+		{"a FAT on a stick may have entries as well", patched(sample("vfat"), linux), "vfat"},
+		{"the letters FAT16 in the boot code of an MBR are not a FAT", craft(4096, patch{54, "FAT16   "}, linux, signed), "mbr"},
+		{"an NTFS is no MBR, even with entries", patched(sample("ntfs"), linux), "ntfs"},
+		{"an exFAT is no MBR, even with entries", patched(sample("exfat"), linux), "exfat"},
+		{"nor is BitLocker", patched(sample("bitlocker"), linux), "bitlocker"},
+		{"an MBR over a filesystem: the disk was partitioned later, or the filesystem is in the gap",
+			patched(ext, linux, signed), "mbr, ext"},
+		{"boot code without partitions before a filesystem", patched(ext, signed), "ext"},
+		{"a bridge disc: the ISO 9660 names the disc, the UDF may hold more",
+			craft(128<<10, primary, patch{34816, "\xffCD001"}, patch{36865, "BEA01"}, patch{38913, "NSR02"}), "iso9660, udf"},
+		{"an NSR descriptor without its beginning is none", patched(iso, patch{34817, "NSR02"}), "iso9660"},
+		{"a swap that mke2fs did not wipe", patched(ext, patch{4086, "SWAPSPACE2"}), "ext, swap"},
+		{"a RAID member with a stale MBR", patched(sample("mdraid"), linux, signed), "mbr, mdraid"},
+		{"a VHD of fixed size with an MBR in it", patched(sample("mbr"), patch{-512, "conectix"}, patch{-452, be32(2)}), "vhd, mbr"},
+		{"a DMG starts with a compressed block", patched(sample("dmg"), patch{0, "BZh9\x31\x41\x59\x26\x53\x59"}), "dmg, bzip2"},
+		{"blank but for a footer", sample("vhd"), "vhd"},
+		{"a descriptor is text, but says what it is", []byte("# Disk DescriptorFile\n"), "vmdk"},
+		{"zeros, and one byte in the middle", craft(4096, patch{2000, "x"}), "unknown"},
+		{"zeros, and one byte at the end", craft(3<<20, patch{-1, "x"}), "unknown"},
+		{"zeros, and something behind the first MiB, which is not looked at", craft(3<<20, patch{2 << 20, "x"}), "blank"},
+	} {
+		if got := identifyBytes(t, test.image).String(); got != test.want {
+			t.Errorf("%s: it is %s, want %s", test.why, got, test.want)
+		}
+	}
+}
+
+func TestWarnings(t *testing.T) {
+	for _, test := range []struct {
+		why   string
+		image []byte
+		want  string
+	}{
+		{"a good GPT", sample("gpt"), ""},
+		{"a good MBR", sample("mbr"), ""},
+		{"another entry", craft(8192, pmbr, mbrEntry(1, 0, 7, 40, 40), signed, gptAt512), "other entries"},
+		{"two protective entries", craft(8192, pmbr, mbrEntry(1, 0, 0xee, 1, 40), signed, gptAt512), "other entries"},
+		{"it starts at sector 2", craft(8192, mbrEntry(0, 0, 0xee, 2, 40), signed, gptAt512), "at sector 2, not 1"},
+		{"no partition", craft(8192, signed, gptAt512), "no partition at all"},
+		{"an MBR of its own", craft(8192, linux, signed, gptAt512), "no protective one"},
+		{"no MBR", craft(8192, gptAt512), "no protective MBR"},
+		{"a wrong boot flag", craft(8192, mbrEntry(0, 0x0a, 0xee, 1, 40), signed, gptAt512), "boot flag 0x0a"},
+		{"no GPT", craft(8192, pmbr, signed), "no valid GPT"},
+		{"LUKS", sample("luks"), "luks is encrypted"},
+		{"BitLocker", sample("bitlocker"), "bitlocker is encrypted"},
+	} {
+		got := strings.Join(identifyBytes(t, test.image).warnings, "; ")
+		if test.want == "" && got != "" || !strings.Contains(got, test.want) {
+			t.Errorf("%s: the warnings are %q, want %q", test.why, got, test.want)
+		}
+	}
+}

@@ -1,0 +1,102 @@
+package main
+
+import (
+	"bytes"
+	"compress/gzip"
+	"strings"
+	"testing"
+	"unicode/utf16"
+)
+
+func utf16Bytes(s string, bigEndian bool) string {
+	var b strings.Builder
+	for _, u := range utf16.Encode([]rune(s)) {
+		lo, hi := byte(u), byte(u>>8)
+		if bigEndian {
+			lo, hi = hi, lo
+		}
+		b.WriteByte(lo)
+		b.WriteByte(hi)
+	}
+	return b.String()
+}
+
+func gzipped(s string, header gzip.Header) string {
+	var b bytes.Buffer
+	w := gzip.NewWriter(&b)
+	w.Header = header
+	w.Write([]byte(s))
+	w.Close()
+	return b.String()
+}
+
+func TestText(t *testing.T) {
+	page := "<!DOCTYPE html>\n<html><body>Gefällt's? " + strings.Repeat("日本語 ", 2000) + "</body></html>"
+	for _, test := range []struct{ why, image, want string }{
+		{"a page", page, "html"},
+		{"a page in upper case", "<HTML><BODY>503", "html"},
+		{"a page without its beginning", "<title>404</title>", "html"},
+		{"a page that only redirects", "<script>location='/'</script>", "html"},
+		{"a page that starts with a meta tag", "<META http-equiv=refresh>", "html"},
+		{"blanks and comments first", "\r\n\t <!-- a --> \n<!-- b --><head>", "html"},
+		{"a UTF-8 BOM", "\xef\xbb\xbf<html>", "html"},
+		{"UTF-16, little-endian", "\xff\xfe" + utf16Bytes(page, false), "html"},
+		{"UTF-16, big-endian", "\xfe\xff" + utf16Bytes(page, true), "html"},
+		{"UTF-16 without a BOM, little-endian", utf16Bytes("<html>\r\n", false), "html"},
+		{"UTF-16 without a BOM, big-endian", utf16Bytes("<?xml version='1.0'?>", true), "xml"},
+		{"UTF-16 that is cut in a pair at 4 KiB", "\xff\xfe" + utf16Bytes(strings.Repeat("x", 2046)+"😀 and more", false), "text"},
+		{"UTF-8 that is cut in a character at 4 KiB", strings.Repeat("x", 4095) + "é and more", "text"},
+		{"a page in Latin-1", "<html>Fran\xe7ais", "html"},
+		{"a page in Shift-JIS", "<?xml version='1.0' encoding='Shift_JIS'?><a>\x93\xfa\x96\x7b</a>", "xml"},
+		{"an answer of S3", "<?xml version=\"1.0\"?>\n<Error><Code>NoSuchKey</Code></Error>", "xml"},
+		{"a tag with a namespace", "<s:Envelope xmlns:s=\"x\">", "xml"},
+		{"an empty tag", "<br/>", "xml"},
+		{"an address in angle brackets", "<john@example.com>", "text"},
+		{"a heart", "<3 you", "text"},
+		{"an object", "{\"error\": 404}", "json"},
+		{"an empty object", " { } ", "json"},
+		{"an object without quotes", "{error: 404}", "text"},
+		{"an array of numbers", "[ -1.5e3, 2]", "json"},
+		{"an array of words", "[true]", "json"},
+		{"an array of arrays", "[[[", "json"},
+		{"a date in brackets", "[2026-11-24] started", "text"},
+		{"a word in brackets", "[error] not found", "text"},
+		{"a sentence", "Not Found\n", "text"},
+		{"colours of a terminal", "\x1b[31merror\x1b[0m\b\f\v\n", "text"},
+		{"a BOM and nothing else", "\xef\xbb\xbf", "unknown"},
+		{"a lone surrogate", "\xff\xfe\x00\xd8a\x00", "unknown"},
+		{"an odd byte of UTF-16", "\xff\xfea\x00b", "unknown"},
+		{"a control character", "not \x01 found", "unknown"},
+		{"DEL", "not \x7f found", "unknown"},
+		{"what is no UTF-8", "caf\xe9", "unknown"},
+		{"a zero byte at the end of a short image", "<html>\x00", "unknown"},
+		{"a zero byte at 4095", page[:4090] + "\x00\x00\x00\x00\x00\x00" + page, "unknown"},
+		{"a zero byte at 4096, which is not looked at", strings.Repeat("x", 4096) + "\x00", "text"},
+		{"a boot sector with a message", "\xeb\x1e\x90Non-System disk\r\nReplace and press any key\r\n" + strings.Repeat("\x00", 470) + "\x55\xaa", "unknown"},
+		{"a disk whose first sector is a message", "Missing operating system\r\n" + strings.Repeat(" ", 486) + strings.Repeat("\x00", 8192), "unknown"},
+		{"a comment without an end", "<!-- <html>", "text"},
+
+		{"a packed page", gzipped(page, gzip.Header{}), "html"},
+		{"a packed page with all fields in the header",
+			gzipped("{\"error\":1}", gzip.Header{Name: "n", Comment: "c", Extra: make([]byte, 300)}), "json"},
+		{"packed text", gzipped("just a log\n", gzip.Header{}), "gzip"},
+		{"a packed image", gzipped(string(craft(8192, linux, signed)), gzip.Header{}), "gzip"},
+		{"a packed packed page", gzipped(gzipped(page, gzip.Header{}), gzip.Header{}), "gzip"},
+		{"packed nothing", gzipped("", gzip.Header{}), "gzip"},
+		{"a gzip header without an end", "\x1f\x8b\x08\x08" + strings.Repeat("n", 9000), "gzip"},
+		{"a gzip header that is longer than the image", "\x1f\x8b\x08\x04......\xff\xff", "gzip"},
+		{"what is no deflate", "\x1f\x8b\x08\x00......\xff\xff<html>", "gzip"},
+	} {
+		if got := identifyBytes(t, []byte(test.image)).String(); got != test.want {
+			t.Errorf("%s: it is %s, want %s", test.why, got, test.want)
+		}
+	}
+}
+
+// The first bytes go into a log, whatever they are.
+func TestHeadIsOnePrintableLine(t *testing.T) {
+	s := identifyBytes(t, []byte("<html>\x1b[2J\nnbdkit: \"forged\" \\ \xff"+strings.Repeat("x", 100)))
+	if want := `"<html>.[2J.nbdkit: \"forged\" \\ .` + strings.Repeat("x", 17) + `"`; s.head != want {
+		t.Errorf("%s\nwant\n%s", s.head, want)
+	}
+}

@@ -1,0 +1,113 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// Notes on unsafe images
+//
+// A container may lead whoever opens it to other files: a qcow2 that names
+// /etc/shadow as its backing file gives it to the guest. OpenStack had
+// several CVEs of this sort (2015-1850, 2022-47951, 2024-32498, 2024-44082).
+// A check looks at one way of a format to do so and returns a clause that
+// says what it found, or "".
+
+type safetyCheck struct {
+	kind, name string
+	find       func(v *view) string
+}
+
+var safetyChecks = []safetyCheck{
+	{"qcow", "backing file", qcowBackingFile},
+	{"qcow2", "backing file", qcowBackingFile},
+	{"qcow2", "data file", qcow2DataFile},
+	{"qcow2", "features", qcow2Features},
+	{"qcow2", "header length", qcow2HeaderLength},
+	{"qcow2", "header extensions", qcow2Extensions},
+	{"qed", "format", qedFormat},
+	{"qed", "backing file", qedBackingFile},
+	{"vmdk", "header", vmdkHeader},
+	{"vmdk", "descriptor", vmdkDescriptor},
+	{"vmdk", "parent", vmdkParent},
+	{"vmdk", "extents", vmdkExtents},
+	{"vmdk", "footer", vmdkFooter},
+	{"vhd", "disk type", vhdDiskType},
+	{"vhd", "dynamic header", vhdDynamicHeader},
+	{"vhdx", "log", vhdxLog},
+	{"vhdx", "parent", vhdxParent},
+	{"vdi", "image type", vdiImageType},
+	{"vdi", "parent", vdiParent},
+	{"vdi", "offsets", vdiOffsets},
+}
+
+// findDangers returns what is unsafe about the kinds that were found.
+func (v *view) findDangers(found []finding) (dangers []string) {
+	add := func(clause string) {
+		if clause != "" {
+			dangers = append(dangers, clause)
+		}
+	}
+	for _, c := range safetyChecks {
+		if isFound(found, c.kind) {
+			add(c.find(v))
+		}
+	}
+	add(v.brokenContainer(found))
+	add(v.twoThings(found))
+	return dangers
+}
+
+// brokenContainer looks for the magic of a container whose header is none
+// that we know. Some program may know it.
+func (v *view) brokenContainer(found []finding) string {
+	for _, f := range found {
+		if f.group == container {
+			return ""
+		}
+	}
+	for _, row := range kindTable {
+		for _, m := range row.magics {
+			if row.group == container && m.bytes != "" && v.has(m.offset, m.bytes) {
+				return fmt.Sprintf("it starts as %s does, but the header is none that is known", row.name)
+			}
+		}
+	}
+	return ""
+}
+
+// twoThings looks for a container that is something else as well: what one
+// program checks as an ISO, another opens as a qcow2. What a container with a
+// footer only has in front of it is its content.
+func (v *view) twoThings(found []finding) string {
+	for _, c := range found {
+		if c.group != container || c.offset < 0 {
+			continue
+		}
+		for _, other := range found {
+			if other != c && !v.isContent(c, other) {
+				return fmt.Sprintf("it is %s and %s at once", c.name, other.name)
+			}
+		}
+	}
+	return ""
+}
+
+// isContent tells whether other may be content of c that happens to lie where
+// it would in a bare disk. Almost all magics are within the first 64 KiB,
+// which a container needs for itself. A VMDK of a btrfs is the exception: its
+// first grain can be stored at 64 KiB.
+func (v *view) isContent(c, other finding) bool {
+	overhead := int64(min(v.le64(64), 1<<32)) * sectorSize
+	return c.name == "vmdk" && v.has(0, "KDMV") && overhead >= 64<<10 && other.offset >= overhead
+}
+
+// unsafe returns an error if the image can lead its reader to other files.
+func (s signature) unsafe() error {
+	if len(s.dangers) == 0 {
+		return nil
+	}
+	return errors.New("the image is not safe to open: " + strings.Join(s.dangers, "; ") +
+		": signature-unsafe=allow accepts it")
+}

@@ -1,0 +1,346 @@
+package main
+
+import (
+	"bytes"
+	"encoding/binary"
+	"hash/crc32"
+	"strings"
+	"testing"
+)
+
+// A dangerousCase is a change to a safe image, and what is said of it; "" if
+// it stays safe.
+type dangerousCase struct {
+	why     string
+	patches []patch
+	want    string
+}
+
+func testDangers(t *testing.T, kind string, safe []byte, cases []dangerousCase) {
+	t.Helper()
+	if s := identifyBytes(t, safe); len(s.dangers) > 0 {
+		t.Fatalf("the image to start from has the dangers %q", s.dangers)
+	}
+	for _, c := range cases {
+		t.Run(c.why, func(t *testing.T) {
+			s := identifyBytes(t, patched(safe, c.patches...))
+			expectSignature(t, s, kind, c.want)
+			if err := s.unsafe(); (err == nil) != (c.want == "") {
+				t.Errorf("unsafe returns %v", err)
+			}
+		})
+	}
+}
+
+func TestDangersOfQcow(t *testing.T) {
+	testDangers(t, "qcow", sample("qcow"), []dangerousCase{
+		{"a backing file", []patch{{8, be64(48)}}, "qcow names a backing file"},
+	})
+}
+
+func TestDangersOfQcow2(t *testing.T) {
+	safe := craft(128<<10, patch{0, "QFI\xfb" + be32(3)}, patch{20, be32(16)}, patch{100, be32(104)})
+	extension := func(kind, length uint32) string { return be32(kind) + be32(length) }
+	testDangers(t, "qcow2", safe, []dangerousCase{
+		{"a backing file", []patch{{8, be64(1000)}}, "qcow2 names a backing file"},
+		{"a backing file far away", []patch{{8, be64(1 << 63)}}, "qcow2 names a backing file"},
+		{"a data file", []patch{{72, be64(1 << 2)}}, "external data file"},
+		{"dirty", []patch{{72, be64(1 << 0)}}, ""},
+		{"corrupt", []patch{{72, be64(1 << 1)}}, ""},
+		{"a compression type", []patch{{72, be64(1 << 3)}}, ""},
+		{"extended L2", []patch{{72, be64(1 << 4)}}, ""},
+		{"the next feature", []patch{{72, be64(1 << 5)}}, "not known"},
+		{"a feature of the first byte", []patch{{72, be64(1 << 56)}}, "not known"},
+		{"a feature of the last byte", []patch{{72, be64(1 << 7)}}, "not known"},
+		{"no features in version 2", []patch{{4, be32(2)}, {72, be64(1 << 7)}}, ""},
+		{"a short header", []patch{{100, be32(96)}}, "header of a wrong length"},
+		{"a header of 0 bytes", []patch{{100, be32(0)}}, "header of a wrong length"},
+		{"a header of an odd length", []patch{{100, be32(105)}}, "header of a wrong length"},
+		{"a header of all of the cluster", []patch{{100, be32(65536)}}, ""},
+		{"a header beyond the cluster", []patch{{100, be32(65544)}}, "header of a wrong length"},
+		{"a header of 4 GiB", []patch{{100, be32(0xfffffff8)}}, "header of a wrong length"},
+		{"the name of a data file", []patch{{104, extension(0x44415441, 8)}}, "names an external data file"},
+		{"the name of a data file behind others", []patch{{104, extension(0xe2792aca, 5)}, {120, extension(0x6803f857, 48)},
+			{176, extension(0x44415441, 0)}}, "names an external data file"},
+		{"the name of a data file in version 2", []patch{{4, be32(2)}, {72, extension(0x44415441, 8)}}, "names an external data file"},
+		{"a name behind the last extension", []patch{{112, extension(0x44415441, 8)}}, ""},
+		{"an extension beyond the cluster", []patch{{104, extension(1, 65536)}}, "does not end in the first cluster"},
+		{"an extension of 4 GiB", []patch{{104, extension(1, 0xffffffff)}}, "does not end in the first cluster"},
+	})
+	s := identifyBytes(t, safe[:100])
+	expectSignature(t, s, "qcow2", "cut off")
+	expectSignature(t, identifyBytes(t, patched(safe, patch{4, be32(4)})), "unknown", "starts as qcow2 does")
+
+	// Extensions of 1 MiB in a cluster of 2 MiB hide what follows.
+	large := craft(4<<20, patch{0, string(safe)}, patch{20, be32(21)}, patch{104, extension(1, 1<<20)},
+		patch{112 + 1<<20, extension(0x44415441, 8)})
+	expectSignature(t, identifyBytes(t, large), "qcow2", "too long to look at")
+}
+
+func TestDangersOfQED(t *testing.T) {
+	s := identifyBytes(t, patched(sample("qed"), patch{16, le64(1)}))
+	expectSignature(t, s, "qed", "never accepted; qed names a backing file")
+	expectSignature(t, identifyBytes(t, sample("qed")), "qed", "qed is obsolete and never accepted")
+}
+
+const vmdkDescriptorText = `# Disk DescriptorFile
+version=1
+CID=2a6c32e6
+parentCID=ffffffff
+createType="monolithicSparse"
+
+# Extent description
+RW 20480 SPARSE "disk.vmdk"
+
+# The Disk Data Base
+#DDB
+
+ddb.virtualHWVersion = "4"
+ddb.adapterType = "ide"
+`
+
+// craftVMDK returns a sparse VMDK with this descriptor.
+func craftVMDK(text string) []byte {
+	return craft(128<<10, patch{0, "KDMV" + le32(1)}, patch{12, le64(20480)}, patch{28, le64(1) + le64(20)}, patch{512, text})
+}
+
+func TestDangersOfVMDK(t *testing.T) {
+	testDangers(t, "vmdk", craftVMDK(vmdkDescriptorText), []dangerousCase{
+		{"no capacity", []patch{{12, le64(0)}}, "no capacity"},
+		{"no capacity and no descriptor", []patch{{12, le64(0)}, {28, le64(0)}}, "no capacity"},
+		{"a descriptor at sector 2", []patch{{28, le64(2)}}, "at sector 2, not 1"},
+		{"a descriptor far away", []patch{{28, le64(1 << 63)}}, "not 1"},
+		{"an empty descriptor", []patch{{36, le64(0)}}, "no descriptor"},
+		{"a descriptor of more than 1 MiB", []patch{{36, le64(2049)}}, "more than 1 MiB"},
+		{"a descriptor whose length overflows", []patch{{36, le64(1 << 55)}}, "more than 1 MiB"},
+		{"a descriptor beyond the image", []patch{{36, le64(256)}}, "beyond the image"},
+		{"ESX", []patch{{0, "COWD"}}, "sparse extent of ESX"},
+		{"another version", []patch{{4, le32(2)}}, ""},
+		{"a parent behind the length of the descriptor", []patch{{36, le64(2)},
+			{512 + len(vmdkDescriptorText), strings.Repeat("\n", 5000) + "parentFileNameHint=\"x\""}}, "names a parent"},
+	})
+}
+
+func TestDangersOfVMDKDescriptors(t *testing.T) {
+	long := strings.Repeat("x", 100)
+	for _, test := range []struct{ why, old, new, want string }{
+		{"unchanged", "", "", ""},
+		{"for a stream", "monolithicSparse", "streamOptimized", ""},
+		{"in upper case", "monolithicSparse", "MONOLITHICSPARSE", ""},
+		{"with the line ends of Windows", "\n", "\r\n", ""},
+		{"read only", "RW 20480", "RDONLY 20480", ""},
+		{"a name that is not ASCII", "disk.vmdk", "d\xefsk.vmdk", ""},
+		{"an unknown word", "version=1", "version=1\nsomeUnknownThing=foo", ""},
+		{"flat", "monolithicSparse", "monolithicFlat", "createType"},
+		{"a custom type", "monolithicSparse", "custom", "createType"},
+		{"an absurd type", "monolithicSparse", long, "createType"},
+		{"no type", "createType", "#", "createType"},
+		{"a type without an equals sign", "createType=", "createType ", "none of a descriptor's"},
+		{"a second type", "createType", "createType=\"custom\"\ncreateType", "more than one createType"},
+		{"a second type in a comment", "# The Disk", "# createType=\"monolithicFlat\"", "more than one createType"},
+		{"a parent", "ffffffff", "12345678", "vmdk has a parent"},
+		{"a parent behind another word", "CID=2a6c32e6", "xparentCID=12345678", "vmdk has a parent"},
+		{"the name of a parent", "version=1", "version=1\nparentFileNameHint=\"/etc/shadow\"", "names a parent"},
+		{"the name of a parent in a comment", "# The Disk", "#parentFileNameHint=\"/etc/shadow\"", "names a parent"},
+		{"no extent", "RW 20480", "#", "0 extents"},
+		{"two extents", "RW 20480 SPARSE", "RW 1 SPARSE \"a.vmdk\"\nRW 20480 SPARSE", "2 extents"},
+		{"a flat extent", "SPARSE", "FLAT", "not part of it"},
+		{"a device", "SPARSE", "VMFSRDM", "not part of it"},
+		{"zeros", "SPARSE \"disk.vmdk\"", "ZERO", "not part of it"},
+		{"a name without quotes", "\"disk.vmdk\"", "disk.vmdk", "not part of it"},
+		{"an absolute path", "disk.vmdk", "/etc/shadow", "names a path"},
+		{"a relative path", "disk.vmdk", "../disk.vmdk", "names a path"},
+		{"a path of Windows", "disk.vmdk", `c:\disk.vmdk`, "names a path"},
+		{"a protocol", "disk.vmdk", "nbd:localhost:10809", "names a path"},
+		{"a description in JSON", "disk.vmdk", "json:{'driver':'file'}", "names a path"},
+		{"an access mode that is none", "RW 20480", "WRONLY 20480", "none of a descriptor's"},
+		{"a line of noise", "# The Disk", "\xff\x01\x02", "none of a descriptor's"},
+		{"a danger behind a zero byte, where the text has ended", "ddb.adapterType", "\x00parentFileNameHint", ""},
+	} {
+		t.Run(test.why, func(t *testing.T) {
+			text := strings.ReplaceAll(vmdkDescriptorText, test.old, test.new)
+			expectSignature(t, identifyBytes(t, craftVMDK(text)), "vmdk", test.want)
+		})
+	}
+	expectSignature(t, identifyBytes(t, []byte(vmdkDescriptorText)), "vmdk", "bare descriptor")
+}
+
+// A descriptor of 1 MiB ends one sector behind the prefix.
+func TestDangersOfLongVMDKDescriptor(t *testing.T) {
+	text := vmdkDescriptorText + strings.Repeat("\n", 1<<20-len(vmdkDescriptorText)-20)
+	safe := craft(3<<20, patch{0, string(craftVMDK(text)[:512])}, patch{36, le64(2048)}, patch{512, text})
+	testDangers(t, "vmdk", safe, []dangerousCase{
+		{"a line in the last sector", []patch{{1<<20 + 400, "RW 1 FLAT \"a\" 0\n"}}, "not part of it"},
+		{"a line behind the last sector", []patch{{1<<20 + 512, "RW 1 FLAT \"a\" 0\n"}}, ""},
+	})
+}
+
+func TestDangersOfVMDKFooters(t *testing.T) {
+	stream := bytes.Clone(craftVMDK(strings.Replace(vmdkDescriptorText, "monolithicSparse", "streamOptimized", 1)))
+	copy(stream[56:], le64(1<<64-1))
+	header := string(stream[:512])
+	safe := patched(stream, patch{-1536, le64(1) + le32(0) + le32(3)}, patch{-1024, header}, patch{-1024 + 56, le64(99)})
+	testDangers(t, "vmdk", safe, []dangerousCase{
+		{"another magic", []patch{{-1024, "leak"}}, "contradicts its header"},
+		{"another version", []patch{{-1024 + 4, le32(2)}}, "contradicts its header"},
+		{"another capacity", []patch{{-1024 + 12, le64(0)}}, "contradicts its header"},
+		{"another place of the descriptor", []patch{{-1024 + 28, le64(2)}}, "contradicts its header"},
+		{"another length of the descriptor", []patch{{-1024 + 36, le64(21)}}, "contradicts its header"},
+		{"another footer", []patch{{-1024 + 56, le64(1<<64 - 1)}}, "refers to another one"},
+		{"another type of marker", []patch{{-1536 + 12, le32(7)}}, "marker before its footer"},
+		{"a marker with a size", []patch{{-1536 + 8, le32(1)}}, "marker before its footer"},
+		{"a marker with something behind it", []patch{{-1536 + 16, "\x01"}}, "marker before its footer"},
+		{"another type of end", []patch{{-512 + 12, le32(7)}}, "marker at its end"},
+		{"an end with a size", []patch{{-512 + 8, le32(1)}}, "marker at its end"},
+		{"an end with something behind it", []patch{{-512 + 16, "\x01"}}, "marker at its end"},
+	})
+	expectSignature(t, identifyBytes(t, stream), "vmdk", "footer")
+	expectSignature(t, identifyBytes(t, append(safe, 0)), "vmdk", "no footer at its end")
+	expectSignature(t, identifyBytes(t, append(safe[:2<<10:2<<10], craft(2<<20, patch{-1536, string(safe[len(safe)-1536:])})...)), "vmdk", "")
+	expectSignature(t, identifyBytes(t, stream[:1024]), "vmdk", "no footer at its end")
+}
+
+func TestDangersOfVHD(t *testing.T) {
+	footer := string(craft(512, patch{0, "conectix"}, patch{16, be64(512)}, patch{60, be32(3)}))
+	safe := craft(64<<10, patch{0, footer}, patch{512, "cxsparse"}, patch{-512, footer})
+	testDangers(t, "vhd", safe, []dangerousCase{
+		{"differencing", []patch{{60, be32(4)}, {-452, be32(4)}}, "differencing disk"},
+		{"differencing by the footer only", []patch{{-452, be32(4)}}, "differencing disk"},
+		{"differencing by the copy only", []patch{{60, be32(4)}}, "differencing disk"},
+		{"an unknown type", []patch{{60, be32(5)}}, "disk type 5"},
+		{"no footer", []patch{{-512, strings.Repeat("\x00", 512)}}, ""},
+		{"a header beyond the image", []patch{{16, be64(1 << 62)}}, "beyond the image"},
+		{"a header beyond the end", []patch{{16, be64(64<<10 - 1023)}}, "beyond the image"},
+		{"a header that is none", []patch{{16, be64(1024)}}, "no dynamic header"},
+		{"a parent", []patch{{512 + 40, "\x01"}}, "vhd has a parent"},
+	})
+	fixed := craft(64<<10, patch{-512, "conectix"}, patch{-452, be32(2)})
+	testDangers(t, "vhd", fixed, []dangerousCase{
+		{"differencing", []patch{{-452, be32(4)}}, "differencing disk"},
+	})
+	expectSignature(t, identifyBytes(t, patched(fixed, linux, signed)), "vhd, mbr", "")
+
+	// The dynamic header behind the first MiB.
+	far := craft(3<<20, patch{0, footer}, patch{16, be64(2 << 20)}, patch{2 << 20, "cxsparse"})
+	expectSignature(t, identifyBytes(t, far), "vhd", "")
+	expectSignature(t, identifyBytes(t, patched(far, patch{2<<20 + 55, "\x01"})), "vhd", "vhd has a parent")
+}
+
+func TestDangersOfVDI(t *testing.T) {
+	safe := craft(4096, patch{64, "\x7f\x10\xda\xbe"}, patch{76, le32(1)}, patch{340, le32(512) + le32(1024)})
+	testDangers(t, "vdi", safe, []dangerousCase{
+		{"fixed", []patch{{76, le32(2)}}, ""},
+		{"undo", []patch{{76, le32(3)}}, "image type 3"},
+		{"differencing", []patch{{76, le32(4)}}, "image type 4"},
+		{"a UUID of its own", []patch{{392, "\x01"}, {408, "\x01"}}, ""},
+		{"a parent", []patch{{424, "\x01"}}, "vdi has a parent"},
+		{"a state of the parent", []patch{{455, "\x01"}}, "vdi has a parent"},
+		{"a block map beyond the image", []patch{{340, le32(4097)}}, "beyond the image"},
+		{"data beyond the image", []patch{{344, le32(0xffffffff)}}, "beyond the image"},
+	})
+	expectSignature(t, identifyBytes(t, safe[:450]), "vdi", "vdi has a parent") // cut off: who knows
+}
+
+// vhdxHeaderOf returns a header of a VHDX with its sum.
+func vhdxHeaderOf(sequence uint64, log string) string {
+	h := craft(4096, patch{0, "head"}, patch{8, le64(sequence)}, patch{48, log})
+	binary.LittleEndian.PutUint32(h[4:], crc32.Checksum(h, crc32.MakeTable(crc32.Castagnoli)))
+	return string(h)
+}
+
+func TestDangersOfVHDX(t *testing.T) {
+	const regions, regions2, metadata, items = 192 << 10, 256 << 10, 2 << 20, 2<<20 + 64<<10
+	parameters := vhdxFileParameters + le32(64<<10) + le32(8)
+	region := func(offset uint64) string { return vhdxMetadataRegion + le64(offset) + le32(1<<20) + le32(1) }
+	safe := craft(4<<20,
+		patch{0, "vhdxfile"},
+		patch{64 << 10, vhdxHeaderOf(1, "\x01")},
+		patch{128 << 10, vhdxHeaderOf(2, "")},
+		patch{regions, "regi"}, patch{regions + 8, le32(1)}, patch{regions + 16, region(metadata)},
+		patch{metadata, "metadata"}, patch{metadata + 10, "\x01"}, patch{metadata + 32, parameters},
+		patch{items, le32(1<<20) + le32(1)})
+	second := []patch{{regions2, "regi"}, {regions2 + 8, le32(1)}}
+	testDangers(t, "vhdx", safe, []dangerousCase{
+		{"a parent", []patch{{items + 4, le32(2)}}, "vhdx has a parent"},
+		{"the name of a parent", []patch{{metadata + 10, "\x02"}, {metadata + 64, vhdxParentLocator}}, "names a parent"},
+		{"no region table", []patch{{regions, "xxxx"}}, "no region table"},
+		{"2047 regions", []patch{{regions + 8, le32(2047)}}, ""},
+		{"2048 regions", []patch{{regions + 8, le32(2048)}}, "too many regions"},
+		{"4 billion regions", []patch{{regions + 8, le32(1<<32 - 1)}}, "too many regions"},
+		{"no region", []patch{{regions + 8, le32(0)}}, "no metadata region"},
+		{"metadata beyond the image", []patch{{regions + 32, le64(1 << 40)}}, "metadata beyond the image"},
+		{"metadata at an offset that overflows", []patch{{regions + 32, le64(1<<64 - 1)}}, "metadata beyond the image"},
+		{"metadata at the end", []patch{{regions + 32, le64(4<<20 - 100)}}, "metadata beyond the image"},
+		{"metadata that is none", []patch{{metadata, "x"}}, "no metadata where"},
+		{"2047 items", []patch{{metadata + 10, "\xff\x07"}}, ""},
+		{"2048 items", []patch{{metadata + 10, "\x00\x08"}}, "too many metadata items"},
+		{"65535 items", []patch{{metadata + 10, "\xff\xff"}}, "too many metadata items"},
+		{"no items", []patch{{metadata + 10, "\x00"}}, "no file parameters"},
+		{"parameters in the table", []patch{{metadata + 48, le32(100)}}, "out of place"},
+		{"parameters beyond the image", []patch{{metadata + 48, le32(1<<32 - 1)}}, "out of place"},
+		{"parameters of another length", []patch{{metadata + 52, le32(4)}}, "out of place"},
+		{"parameters twice", []patch{{metadata + 10, "\x02"}, {metadata + 64, parameters}}, "twice"},
+		{"a log to replay", []patch{{128 << 10, vhdxHeaderOf(2, "\x01")}}, "log to be replayed"},
+		{"a log of an older header that is the second", []patch{{64 << 10, vhdxHeaderOf(3, "")}, {128 << 10, vhdxHeaderOf(2, "\x01")}}, ""},
+		{"a newer header with a wrong sum, and an older one with a log", []patch{{128<<10 + 100, "\x01"}}, "log to be replayed"},
+		{"no valid header", []patch{{64 << 10, "x"}, {128 << 10, "x"}}, "no valid header"},
+		{"the same region table again", append(second, patch{regions2 + 16, region(metadata)}), ""},
+		{"a second table with other metadata", append(second, patch{regions2 + 16, region(metadata + 1<<20)},
+			patch{metadata + 1<<20, "metadata"}, patch{metadata + 1<<20 + 10, "\x01"},
+			patch{metadata + 1<<20 + 32, vhdxParentLocator}), "names a parent"},
+		{"a second table that is broken", append(second, patch{regions2 + 8, le32(2048)}), "too many regions"},
+	})
+	expectSignature(t, identifyBytes(t, safe[:300<<10]), "vhdx", "metadata beyond the image")
+}
+
+// A container that is something else as well.
+func TestTwoThingsAtOnce(t *testing.T) {
+	qcow2 := craft(128<<10, patch{0, "QFI\xfb" + be32(2)}, patch{20, be32(16)})
+	btrfs := patch{65600, "_BHRfS_M"}
+	for _, test := range []struct {
+		why          string
+		image        []byte
+		kinds, wants string
+	}{
+		{"qcow2 and ISO", patched(qcow2, primary), "qcow2, iso9660", "qcow2 and iso9660 at once"},
+		{"qcow2 and MBR", patched(qcow2, linux, signed), "qcow2, mbr", "at once"},
+		{"qcow2 and VDI", patched(qcow2, patch{64, "\x7f\x10\xda\xbe"}, patch{76, le32(1)}), "qcow2, vdi", "qcow2 and vdi at once"},
+		{"qcow2 and the footer of a VHD", patched(qcow2, patch{-512, "conectix"}, patch{-452, be32(2)}), "qcow2, vhd", "qcow2 and vhd at once"},
+		{"qcow2 and btrfs", patched(qcow2, btrfs), "qcow2, btrfs", "at once"},
+		{"VDI and an MBR where its text is", patched(sample("mbr"), patch{64, "\x7f\x10\xda\xbe"}, patch{76, le32(1)}), "vdi, mbr", "vdi and mbr at once"},
+		{"VDI and XFS", patched(sample("xfs"), patch{64, "\x7f\x10\xda\xbe"}, patch{76, le32(1)}), "vdi, xfs", "at once"},
+		{"VDI and tar", patched(craft(512, tarHeader), patch{64, ""}), "tar", ""},
+		{"a descriptor and swap", append(append([]byte(vmdkDescriptorText), bytes.Repeat([]byte(" "), 4086-len(vmdkDescriptorText))...), "SWAPSPACE2"...),
+			"vmdk, swap", "vmdk and swap at once"},
+		{"VMDK and btrfs in its first grain", patched(craftVMDK(vmdkDescriptorText), patch{64, le64(128)}, btrfs), "vmdk, btrfs", ""},
+		{"VMDK and btrfs in its tables", patched(craftVMDK(vmdkDescriptorText), patch{64, le64(256)}, btrfs), "vmdk, btrfs", "at once"},
+		{"VMDK that claims an ISO as a grain", patched(craftVMDK(vmdkDescriptorText), patch{64, le64(64)}, primary), "vmdk, iso9660", "at once"},
+		{"ISO and MBR, which are no containers", craft(64<<10, primary, linux, signed), "iso9660, mbr", ""},
+	} {
+		t.Run(test.why, func(t *testing.T) {
+			expectSignature(t, identifyBytes(t, test.image), test.kinds, test.wants)
+		})
+	}
+}
+
+func TestUnsafeIsOneLineWithTheRemedy(t *testing.T) {
+	text := strings.Replace(vmdkDescriptorText, "disk.vmdk", "/\x1b[2Ja\x01b", 1)
+	err := identifyBytes(t, patched(craftVMDK(text), patch{56, le64(1<<64 - 1)})).unsafe()
+	const want = `the image is not safe to open: vmdk has an extent that names a path: "/.[2ja.b"; ` +
+		`vmdk has a footer that contradicts its header: signature-unsafe=allow accepts it`
+	if err == nil || err.Error() != want {
+		t.Errorf("%v\nwant\n%s", err, want)
+	}
+}
+
+// Each check belongs to a kind that exists, and has a name of its own.
+func TestSafetyChecksAreNamed(t *testing.T) {
+	names := make(map[string]bool)
+	for _, c := range safetyChecks {
+		if name := c.kind + " " + c.name; names[name] || !strings.Contains(strings.Join(kindsOf(container), " "), c.kind) {
+			t.Errorf("%s is there twice, or its kind is none", name)
+		} else {
+			names[name] = true
+		}
+	}
+}
