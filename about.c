@@ -9,6 +9,7 @@ static const char *const keys[] = {
   "digest-format",
   "digest-memory",
   "digest-name",
+  "digest-salt",
   "digest-unread",
   NULL,
 };
@@ -21,13 +22,17 @@ const struct filter_about filter_about = {
   .version = DIGEST_VERSION,
   .config_help =
     "digest=<ALG>[,<ALG>...]      Digests: md5, sha1, sha224, sha256, sha384,\n"
-    "                             sha512, blake3 (default: blake3).\n"
+    "                             sha512, blake3, and these with HASH and SIZE:\n"
+    "                             blkhash[/HASH[/SIZE]], merkle[/...],\n"
+    "                             fsverity[/...], dmverity[/...]\n"
+    "                             (default: blake3).\n"
     "digest-file=<FILE>           Write the digests to this file\n"
     "                             (default: lines on stderr).\n"
     "digest-format=text|gnu|json  Format of the file (default: json if its\n"
     "                             name ends in .json, else text).\n"
     "digest-name=<NAME>           Name printed beside a digest\n"
     "                             (default: the export name, or -).\n"
+    "digest-salt=<HEX>            Salt of fsverity and dmverity.\n"
     "digest-unread=early|late|skip\n"
     "                             When to read what no client asks for\n"
     "                             (default: early with a linear digest,\n"

@@ -15,12 +15,8 @@ var blake3Spec = treeSpec{
 	arityBits: 1,
 	cvSize:    32,
 	promote:   true,
-	subtree: func(cv, data []byte, first int64) {
-		putWords(cv, guts.ChainingValue(blake3Node(data, uint64(first))))
-	},
-	parent: func(cv, children []byte) {
-		putWords(cv, guts.ChainingValue(blake3Parent(children)))
-	},
+	subtree:   blake3Subtree,
+	parent:    blake3ParentCV,
 	top: func(cv, children []byte) {
 		root := blake3Parent(children)
 		root.Flags |= guts.FlagRoot
@@ -31,6 +27,16 @@ var blake3Spec = treeSpec{
 		root.Flags |= guts.FlagRoot
 		putWords(cv, guts.ChainingValue(root))
 	},
+	zero:     blake3Zero,
+	zeroCost: blake3ZeroCost,
+}
+
+func blake3Subtree(cv, data []byte, first int64) {
+	putWords(cv, guts.ChainingValue(blake3Node(data, uint64(first))))
+}
+
+func blake3ParentCV(cv, children []byte) {
+	putWords(cv, guts.ChainingValue(blake3Parent(children)))
 }
 
 // simdSize is what one call of guts hashes side by side.

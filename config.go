@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"math"
@@ -35,6 +36,7 @@ type config struct {
 	name    string
 	unread  unreadWhen
 	memory  int64 // bytes
+	salt    []byte
 }
 
 // parseConfig checks the parameters of the command line. Relative paths start
@@ -72,6 +74,8 @@ func parseConfig(params []nbdkit.Param, directory string) (*config, error) {
 			}
 		case "digest-memory":
 			c.memory, err = parseSize(p.Value, minMemory, maxMemory)
+		case "digest-salt":
+			c.salt, err = parseSalt(p.Value)
 		default:
 			err = errors.New("the filter does not know this parameter")
 		}
@@ -95,6 +99,9 @@ func parseConfig(params []nbdkit.Param, directory string) (*config, error) {
 	if formatName == "gnu" && len(c.digests) > 1 {
 		return nil, fmt.Errorf("digest-format=gnu takes exactly one digest, not %d: use text or json", len(c.digests))
 	}
+	if err := c.checkSalt(); err != nil {
+		return nil, err
+	}
 	if c.unread == "" {
 		c.unread = late
 		for _, a := range c.digests {
@@ -104,6 +111,32 @@ func parseConfig(params []nbdkit.Param, directory string) (*config, error) {
 		}
 	}
 	return c, nil
+}
+
+func parseSalt(value string) ([]byte, error) {
+	salt, err := hex.DecodeString(value)
+	if err != nil {
+		return nil, errors.New("use pairs of hexadecimal digits")
+	}
+	return salt, nil
+}
+
+// checkSalt looks whether the salt is of use to the digests.
+func (c *config) checkSalt() error {
+	if c.salt == nil {
+		return nil
+	}
+	used := false
+	for _, a := range c.digests {
+		if n := len(c.salt); n > a.maxSalt && a.maxSalt > 0 {
+			return fmt.Errorf("digest-salt: %s takes a salt of at most %d bytes, not %d", a.name, a.maxSalt, n)
+		}
+		used = used || a.maxSalt > 0
+	}
+	if !used {
+		return errors.New("digest-salt is for fsverity and dmverity: ask for one of them with digest=")
+	}
+	return nil
 }
 
 // addDigests takes a list of digests. One that is there already is not added
@@ -162,6 +195,9 @@ func (c *config) displayName(export string) string {
 // parseSize reads a number of bytes as nbdkit does: a suffix of b, s (512),
 // k, m, g, t, p or e, in either case.
 func parseSize(s string, least, most int64) (int64, error) {
+	if s == "" {
+		return 0, errors.New("this is not a size: it is empty")
+	}
 	digits, shift := s, 0
 	switch last := s[len(s)-1] | 0x20; last {
 	case 'b':

@@ -52,28 +52,20 @@ func parseExpectation(value, name, directory string) ([]expectation, error) {
 	return []expectation{{a, sum}}, nil
 }
 
-// digestSize is in bytes.
-func (a algorithm) digestSize() int {
-	if a.new != nil {
-		return a.new().Size()
-	}
-	return a.spec.cvSize
-}
-
 // parseDigest reads a digest in hexadecimal.
 func parseDigest(a algorithm, s string) ([]byte, error) {
 	if err := checkHex(s); err != nil {
 		return nil, err
 	}
 	sum, err := hex.DecodeString(s)
-	if err != nil || len(sum) != a.digestSize() {
+	if err != nil || len(sum) != a.size {
 		return nil, wrongLength(a, s)
 	}
 	return sum, nil
 }
 
 func wrongLength(a algorithm, s string) error {
-	return fmt.Errorf("a %s digest has %d hexadecimal digits, and this one %d", a.name, 2*a.digestSize(), len(s))
+	return fmt.Errorf("a %s digest has %d hexadecimal digits, and this one %d", a.name, 2*a.size, len(s))
 }
 
 func checkHex(s string) error {
@@ -92,7 +84,7 @@ func checkHex(s string) error {
 // BLAKE2b that of SHA-512.
 func algorithmOfLength(digits int) (a algorithm, ok bool) {
 	for _, name := range []string{"md5", "sha1", "sha224", "sha256", "sha384", "sha512"} {
-		if a, err := parseAlgorithm(name); err == nil && 2*a.digestSize() == digits {
+		if a, err := parseAlgorithm(name); err == nil && 2*a.size == digits {
 			return a, true
 		}
 	}
@@ -215,7 +207,7 @@ func (sum checksum) algorithm(want algorithm, file string) (algorithm, error) {
 	file = strings.ToLower(file)
 	a, known := algorithmOfLength(len(sum.digest))
 	switch {
-	case wanted && len(sum.digest) == 2*want.digestSize():
+	case wanted && len(sum.digest) == 2*want.size:
 		return want, nil
 	case wanted:
 		return algorithm{}, otherDigest(wrongLength(want, sum.digest).Error())

@@ -66,7 +66,7 @@ func TestExpectedDigestOnTheCommandLine(t *testing.T) {
 
 func TestEveryDigestCanBeExpected(t *testing.T) {
 	for _, a := range algorithms {
-		value := a.name + ":" + strings.Repeat("5a", a.digestSize())
+		value := a.name + ":" + strings.Repeat("5a", a.size)
 		if list, err := parseExpectation(value, "", "/"); err != nil || inWords(list) != value {
 			t.Errorf("%s: got %s and %v", value, inWords(list), err)
 		}
@@ -175,7 +175,7 @@ func TestRelativeNameStartsFromTheDirectory(t *testing.T) {
 func TestExpectationFromASidecar(t *testing.T) {
 	sum := func(a algorithm, i int) string {
 		h := sha512.Sum512(fmt.Append(nil, a.name, i))
-		return hex.EncodeToString(h[:a.digestSize()])
+		return hex.EncodeToString(h[:a.size])
 	}
 	for _, name := range []string{"", "-", "disk.img", "a b", ` x`, `back\slash`, "new\nline", "re\rturn", "(1) = 2", "ü", "dir/disk.img", "#1"} {
 		shown := name

@@ -15,8 +15,8 @@ import (
 const (
 	endReaders  = 4
 	endReadSize = ownRead
-	// endZeroSize bounds a hole that is taken at once, so that a signal is
-	// heeded within a second or so.
+	// endZeroSize bounds a hole that is taken at once by a digest that hashes
+	// all of it, so that a signal is heeded within a second or so.
 	endZeroSize = 1 << 30
 )
 
@@ -42,6 +42,9 @@ func (e *endPass) run(readers int) error {
 	for last := int64(-1); ; {
 		e.im.drain(e.interrupted)
 		lo, hi := e.im.firstUnknown(0)
+		if lo == hi {
+			e.im.cutHoles(e.interrupted)
+		}
 		if e.err != nil || lo == hi || lo == last {
 			return e.err
 		}
@@ -114,7 +117,10 @@ func (e *endPass) claim() (lo, hi int64, zero bool, err error) {
 		}
 	}
 	if zero {
-		hi = min(hi, e.dataEnd, lo+min(endZeroSize, e.im.size-lo))
+		hi = min(hi, e.dataEnd)
+		if e.im.linear != nil {
+			hi = min(hi, lo+min(endZeroSize, e.im.size-lo))
+		}
 		e.dataEnd = 0
 	} else {
 		hi = min(hi, e.dataEnd, lo-lo%endReadSize+min(endReadSize, e.im.size-lo+lo%endReadSize))
@@ -145,16 +151,25 @@ func (e *endPass) look(offset int64) (zero bool, err error) {
 
 // zero takes a range that reads as zero without a read.
 func (im *image) zero(lo, hi int64) {
-	im.holes.Add(hi - lo)
-	if im.linear != nil {
-		im.linear.zero(lo, hi)
-	}
-	for _, t := range im.trees {
-		for at := lo; at < hi; {
-			n := min(hi-at, int64(len(zeroes))-at%int64(len(zeroes)))
-			t.add(at, zeroes[:n])
-			at += n
+	for lo < hi {
+		a, b := im.firstUnknown(lo)
+		a, b = min(a, hi), min(b, hi)
+		im.holes.Add(b - a)
+		if im.linear != nil {
+			im.linear.zero(a, b)
 		}
+		for _, t := range im.trees {
+			t.addZero(a, b)
+		}
+		lo = b
+	}
+	im.settle()
+}
+
+// cutHoles does what was too much to be done while a client waits.
+func (im *image) cutHoles(interrupted func() bool) {
+	for _, t := range im.trees {
+		t.cutHoles(-1, interrupted)
 	}
 	im.settle()
 }

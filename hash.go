@@ -52,6 +52,7 @@ type linear struct {
 	quick    struct{ frontier, ready atomic.Int64 } // of the same, without the lock
 	dropped  int64                                  // bytes for which there was no room
 	stopped  bool
+	writable bool // bytes that are hashed may change
 	failure  error
 
 	spareCopies []*copying
@@ -71,8 +72,17 @@ type hasher struct {
 	pos     int64 // bytes hashed
 	busy    int64 // bytes behind pos that are being hashed
 	working bool  // sum is in use
-	stale   bool  // forgotten meanwhile: begin anew
+	stale   bool  // forgotten meanwhile: go back
 	chunks  [][]byte
+	saves   []save // by position
+	step    int64  // bytes between them
+}
+
+// A save is the state of a hash, to go back to when bytes behind it change.
+// It stands at the start of a page.
+type save struct {
+	pos int64
+	sum hash.Hash
 }
 
 func newLinear(size int64, memory *budget, sums []hash.Hash, settled func()) *linear {
@@ -162,11 +172,14 @@ func (l *linear) hashed(h *hasher) bool {
 	h.working = false
 	if h.stale {
 		h.stale = false
-		h.sum.Reset()
+		h.resume()
 		return false
 	}
 	h.pos += h.busy
 	h.busy = 0
+	if l.writable {
+		h.save()
+	}
 	slowest := l.slowest()
 	for {
 		p, ok := l.pages.from(0)
@@ -180,6 +193,67 @@ func (l *linear) hashed(h *hasher) bool {
 	l.zeros.remove(0, slowest)
 	l.moved()
 	return slowest == l.size
+}
+
+const (
+	// maxSaves is how many states of a hash are kept.
+	maxSaves = 64
+	// minSaveStep is how far apart they are at first.
+	minSaveStep = 16 << 20
+)
+
+// setWritable prepares for bytes that change after they were hashed.
+func (l *linear) setWritable() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.writable = true
+}
+
+// save keeps the state of the hash, if it has come far enough.
+func (h *hasher) save() {
+	last := int64(0)
+	if n := len(h.saves); n > 0 {
+		last = h.saves[n-1].pos
+	}
+	h.step = max(h.step, minSaveStep)
+	if h.pos-last < h.step || h.pos%pageSize != 0 {
+		return
+	}
+	h.saves = append(h.saves, save{h.pos, cloneHash(h.sum)})
+	if len(h.saves) == maxSaves {
+		for i := range maxSaves / 2 {
+			h.saves[i] = h.saves[2*i+1]
+		}
+		h.saves = h.saves[:maxSaves/2]
+		h.step *= 2
+	}
+}
+
+// back makes the last save at or before limit the hash's position.
+func (h *hasher) back(limit int64) {
+	n := len(h.saves)
+	for n > 0 && h.saves[n-1].pos > limit {
+		n--
+	}
+	h.saves = h.saves[:n]
+	h.pos, h.busy = 0, 0
+	if n > 0 {
+		h.pos = h.saves[n-1].pos
+	}
+	if h.working {
+		h.stale = true
+	} else {
+		h.resume()
+	}
+}
+
+// resume sets the hash to the state of the last save.
+func (h *hasher) resume() {
+	if n := len(h.saves); n > 0 {
+		h.sum = cloneHash(h.saves[n-1].sum)
+	} else {
+		h.sum.Reset()
+	}
 }
 
 // slowest returns how many bytes all digests have hashed.

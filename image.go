@@ -102,14 +102,26 @@ func newImage(export string, size int64, conf *config, changed func()) *image {
 		cursors: make(map[*cursor]struct{}),
 		started: time.Now(),
 	}
-	im.memory.limit = conf.memory
+	im.memory.limit = conf.memory / 4 * 3
 	var sums []hash.Hash
+	trees := int64(0)
 	for _, a := range conf.digests {
 		if a.new != nil {
 			sums = append(sums, a.new())
+		} else {
+			trees++
+		}
+	}
+	// What is left of the memory is for nodes, and 32 MiB for each TiB.
+	nodes := conf.memory / 4
+	if len(sums) == 0 {
+		nodes = conf.memory / 2
+	}
+	for _, a := range conf.digests {
+		if a.new != nil {
 			continue
 		}
-		t := newTree(a.spec, size, &im.memory)
+		t := newTree(a.tree(conf.salt), size, &im.memory, (nodes+size>>15)/trees)
 		im.trees = append(im.trees, t)
 		im.known = append(im.known, t)
 	}
@@ -139,7 +151,18 @@ func (im *image) disconnect(c *cursor) {
 	im.settle()
 }
 
-// feed hands data to all digests.
+// setWritable is called before the first client that may write.
+func (im *image) setWritable() {
+	if im.linear != nil {
+		im.linear.setWritable()
+	}
+	for _, t := range im.trees {
+		t.setWritable()
+	}
+}
+
+// feed hands data to all digests. Cursor is nil for the filter's own reads,
+// which must not be in vain.
 func (im *image) feed(next layer, c *cursor, lo int64, data []byte) {
 	hi := lo + int64(len(data))
 	n := 0
@@ -147,7 +170,7 @@ func (im *image) feed(next layer, c *cursor, lo int64, data []byte) {
 		n = im.linear.offer(lo, data)
 	}
 	for _, t := range im.trees {
-		t.add(lo, data)
+		t.add(lo, data, c == nil)
 	}
 	if n < len(data) && im.linear != nil {
 		im.feedSlowly(next, c, lo+int64(n), data[n:])
@@ -162,6 +185,11 @@ func (im *image) feed(next layer, c *cursor, lo int64, data []byte) {
 func (im *image) settle() {
 	if im.done.Load() {
 		return
+	}
+	for _, t := range im.trees {
+		if t.hasHoles.Load() && t.isCovered() {
+			t.cutHoles(lastCost, func() bool { return false })
+		}
 	}
 	for _, k := range im.known {
 		if !k.complete() {

@@ -77,7 +77,7 @@ func (c *client) write(p []byte, lo int64, ok bool) {
 	if ok {
 		c.layer.write(p, lo)
 	}
-	c.im.endWrite(ticket, int64(len(p)), ok)
+	c.im.endWrite(c.layer, c.cursor, ticket, lo, p, ok)
 }
 
 func testConfig(t testing.TB, params ...string) *config {

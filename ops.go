@@ -1,5 +1,10 @@
 package main
 
+import (
+	"iter"
+	"slices"
+)
+
 // The requests in flight of an image: image.go has the invariant that they
 // keep.
 
@@ -32,13 +37,7 @@ func (im *image) beginRead(c *cursor, lo, hi int64) uint64 {
 	im.requests++
 	c.at, c.request = hi, im.requests
 	im.touched = true
-	o := op{lo: lo, hi: hi, reading: true}
-	for i := range im.ops {
-		if w := &im.ops[i]; im.writes > 0 && w.writing && w.lo < hi && lo < w.hi {
-			o.tainted = true
-		}
-	}
-	return im.list(o)
+	return im.list(op{lo: lo, hi: hi, reading: true, tainted: im.isWritten(lo, hi)})
 }
 
 // endRead takes the data of a read, or nil if it failed. Cursor is nil for
@@ -56,6 +55,42 @@ func (im *image) endRead(next layer, c *cursor, ticket uint64, lo int64, data []
 	if im.answered(ticket) && data != nil {
 		im.feed(next, c, lo, data)
 	}
+}
+
+// beginExtents lists a client's question about the extents of [lo, hi): what
+// the layer below says of them may be old when a write crosses it.
+func (im *image) beginExtents(lo, hi int64) uint64 {
+	if im.done.Load() {
+		return noTicket
+	}
+	im.mu.Lock()
+	defer im.mu.Unlock()
+	im.touched = true
+	return im.list(op{lo: lo, hi: hi, tainted: im.isWritten(lo, hi)})
+}
+
+// endExtents takes the answer to such a question: each yields the ranges that
+// read as zero.
+func (im *image) endExtents(ticket uint64, lo, hi int64, each iter.Seq2[int64, int64]) {
+	if ticket == noTicket {
+		return
+	}
+	defer im.unlist(ticket)
+	if !im.answered(ticket) {
+		return
+	}
+	for a, b := range each {
+		if a, b = max(a, lo), min(b, hi); a < b {
+			im.zero(a, b)
+		}
+	}
+}
+
+// isWritten tells whether a write to a part of [lo, hi) is in flight.
+func (im *image) isWritten(lo, hi int64) bool {
+	return im.writes > 0 && slices.ContainsFunc(im.ops, func(o op) bool {
+		return o.writing && o.lo < hi && lo < o.hi
+	})
 }
 
 // beginWrite lists a request that changes [lo, hi).
@@ -85,7 +120,9 @@ func (im *image) listWrite(c *cursor, lo, hi int64) (ticket uint64, withdrawn bo
 	o := op{lo: lo, hi: hi, writing: true}
 	for i := range im.ops {
 		if p := &im.ops[i]; p.active && p.lo < hi && lo < p.hi {
-			o.tainted = true
+			// Of two writes at once, either may be the last. A read changes
+			// nothing, but may see old or new bytes.
+			o.tainted = o.tainted || p.writing
 			if !p.tainted {
 				p.tainted = true
 				im.tainted++
@@ -95,12 +132,47 @@ func (im *image) listWrite(c *cursor, lo, hi int64) (ticket uint64, withdrawn bo
 	return im.list(o), withdrawn
 }
 
-// endWrite ends a request that changed its range, or tried to.
-func (im *image) endWrite(ticket uint64, n int64, ok bool) {
+// endWrite takes the data that was written, if the request was done.
+func (im *image) endWrite(next layer, c *cursor, ticket uint64, lo int64, data []byte, ok bool) {
+	defer im.unlist(ticket)
 	if ok {
-		im.clientWritten.Add(n)
+		im.clientWritten.Add(int64(len(data)))
+		if im.answered(ticket) {
+			im.feed(next, c, lo, data)
+		}
 	}
-	im.unlist(ticket)
+}
+
+// endZero is endWrite for zeros.
+func (im *image) endZero(ticket uint64, lo, hi int64, ok bool) {
+	defer im.unlist(ticket)
+	if ok {
+		im.clientWritten.Add(hi - lo)
+		if im.answered(ticket) {
+			im.zero(lo, hi)
+		}
+	}
+}
+
+// endTrim asks what a trimmed range reads as now.
+func (im *image) endTrim(next layer, ticket uint64, lo, hi int64, ok bool) {
+	defer im.unlist(ticket)
+	if !ok || !im.answered(ticket) {
+		return
+	}
+	for at := lo; at < hi; {
+		end := at
+		err := next.Extents(at, hi, func(offset, length int64, zero bool) {
+			end = min(hi, offset+length)
+			if zero {
+				im.zero(offset, end)
+			}
+		})
+		if err != nil || end <= at {
+			return // it stays unknown; the layer below has said why
+		}
+		at = end
+	}
 }
 
 func (im *image) list(o op) uint64 {
@@ -121,8 +193,8 @@ func (im *image) list(o op) uint64 {
 	return uint64(len(im.ops) - 1)
 }
 
-// answered notes that the layer below has answered a read, and tells whether
-// its data may be hashed.
+// answered notes that the layer below has answered, and tells whether its
+// answer may be used.
 func (im *image) answered(ticket uint64) bool {
 	im.mu.Lock()
 	defer im.mu.Unlock()

@@ -12,6 +12,7 @@ const blockLen = 256
 type ordered[V any] struct {
 	blocks []*block[V]
 	spare  *block[V] // the last block that became empty
+	count  int       // entries
 }
 
 type block[V any] struct {
@@ -101,12 +102,14 @@ func (o *ordered[V]) insert(key int64, v V) place {
 			b = right
 		}
 	}
+	o.count++
 	b.keys = slices.Insert(b.keys, p.i, key)
 	b.vals = slices.Insert(b.vals, p.i, v)
 	return p
 }
 
 func (o *ordered[V]) remove(p place) {
+	o.count--
 	b := o.blocks[p.block]
 	b.keys = slices.Delete(b.keys, p.i, p.i+1)
 	b.vals = slices.Delete(b.vals, p.i, p.i+1)
@@ -117,6 +120,7 @@ func (o *ordered[V]) remove(p place) {
 }
 
 func (o *ordered[V]) clear() {
+	o.count = 0
 	for len(o.blocks) > 0 {
 		b := o.blocks[len(o.blocks)-1]
 		clear(b.vals)

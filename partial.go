@@ -12,7 +12,7 @@ type partial struct {
 }
 
 // addPart takes bytes that are a part of one leaf.
-func (t *tree) addPart(offset int64, p []byte) {
+func (t *tree) addPart(offset int64, p []byte, needed bool) {
 	index := offset / t.spec.leafSize
 	from := offset - index*t.spec.leafSize
 	for end := from + int64(len(p)); from < end; {
@@ -22,7 +22,7 @@ func (t *tree) addPart(offset int64, p []byte) {
 		}
 		copy(part.buf[a:b], p[int64(len(p))-(end-a):])
 		if t.partDone(part, b-a) {
-			t.add(index*t.spec.leafSize, part.buf)
+			t.add(index*t.spec.leafSize, part.buf, needed)
 			t.sparePart(part)
 			return
 		}
@@ -92,11 +92,47 @@ func (t *tree) sparePart(part *partial) {
 
 // dropParts gives up what there is of the leaves [lo, hi).
 func (t *tree) dropParts(lo, hi int64) {
-	for index, part := range t.parts {
-		if lo <= index && index < hi {
-			part.void = true
-			delete(t.parts, index)
-			t.memory.give(t.spec.leafSize)
+	if hi-lo > int64(len(t.parts)) {
+		for index := range t.parts {
+			if lo <= index && index < hi {
+				t.dropPart(index)
+			}
 		}
+		return
+	}
+	for ; lo < hi; lo++ {
+		t.dropPart(lo)
+	}
+}
+
+// forgetParts takes the bytes [lo, hi) out of partial leaves. A part whose
+// bytes are being copied is given up as a whole.
+func (t *tree) forgetParts(lo, hi int64) {
+	leaf := t.spec.leafSize
+	first, end := lo/leaf, (hi-1)/leaf+1
+	for _, index := range []int64{first, end - 1} {
+		part := t.parts[index]
+		if part == nil || part.done != part.have.total {
+			continue
+		}
+		from, to := max(lo-index*leaf, 0), min(hi-index*leaf, int64(len(part.buf)))
+		part.have.remove(from, to)
+		part.done = part.have.total
+		if part.done > 0 {
+			if index == first {
+				first++
+			} else {
+				end--
+			}
+		}
+	}
+	t.dropParts(first, min(end, t.nodes.n))
+}
+
+func (t *tree) dropPart(index int64) {
+	if part := t.parts[index]; part != nil {
+		part.void = true
+		delete(t.parts, index)
+		t.memory.give(t.spec.leafSize)
 	}
 }

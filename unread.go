@@ -188,7 +188,7 @@ func (im *image) passedGap() (lo, hi int64, ok bool) {
 
 	im.mu.Lock()
 	defer im.mu.Unlock()
-	if im.noEarly || im.writes > 0 {
+	if im.noEarly || im.writers > 0 {
 		return 0, 0, false
 	}
 	if hi = im.unclaimed(lo, hi); lo == hi {
@@ -244,7 +244,7 @@ func (im *image) rest() (lo, hi int64, ok bool) {
 	lo, hi = im.firstUnknown(0)
 	im.mu.Lock()
 	defer im.mu.Unlock()
-	if lo == hi || im.noEarly || slices.ContainsFunc(im.ops, func(o op) bool { return o.active }) {
+	if lo == hi || im.noEarly || im.writers > 0 || slices.ContainsFunc(im.ops, func(o op) bool { return o.active }) {
 		return 0, 0, false
 	}
 	// A client that reads on from here will reach the end by itself, and
@@ -313,5 +313,5 @@ func (im *image) beginOwn(lo, hi int64) (ticket uint64, ok bool) {
 	if im.unclaimed(lo, hi) != hi {
 		return 0, false
 	}
-	return im.list(op{lo: lo, hi: hi, reading: true}), true
+	return im.list(op{lo: lo, hi: hi, reading: true, tainted: im.isWritten(lo, hi)}), true
 }

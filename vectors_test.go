@@ -2,6 +2,7 @@ package main
 
 import (
 	"crypto/sha3"
+	"encoding/hex"
 	"encoding/json"
 	"os"
 	"testing"
@@ -44,4 +45,22 @@ func (v vector) bytes() []byte {
 		h.Read(image[d.Offset:][:d.Length])
 	}
 	return image
+}
+
+// vectorSalt is the salt of the digests that have one.
+func vectorSalt(t testing.TB) []byte {
+	t.Helper()
+	text, err := os.ReadFile("testdata/digests.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var file struct{ Salt string }
+	if err := json.Unmarshal(text, &file); err != nil {
+		t.Fatal(err)
+	}
+	salt, err := hex.DecodeString(file.Salt)
+	if err != nil || len(salt) == 0 {
+		t.Fatalf("testdata/digests.json has salt %q", file.Salt)
+	}
+	return salt
 }

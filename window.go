@@ -153,7 +153,7 @@ func (l *linear) advance() {
 }
 
 // forget makes the bytes [lo, hi) unknown. If some of them were hashed, the
-// digests begin anew, and what is in no page any more is unknown, too.
+// digests go back, and what is in no page any more is unknown, too.
 func (l *linear) forget(lo, hi int64) {
 	if lo >= hi {
 		return
@@ -161,7 +161,7 @@ func (l *linear) forget(lo, hi int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if slices.ContainsFunc(l.hashers, func(h *hasher) bool { return lo < h.pos+h.busy }) {
-		lo, hi = 0, l.restart(hi)
+		lo, hi = l.restart(lo, hi)
 	}
 	l.taken.remove(lo, hi)
 	l.ready.remove(lo, hi)
@@ -178,27 +178,30 @@ func (l *linear) forget(lo, hi int64) {
 	l.moved()
 }
 
-// restart makes the digests begin anew. It drops the pages that hold bytes
-// before hi or bytes that were hashed, and returns where the last of them
-// ends.
-func (l *linear) restart(hi int64) int64 {
+// restart makes the digests that have hashed bytes from lo on go back to
+// where they can go on from. It drops the pages from there up to hi, or up to
+// the last byte that was hashed, and returns what is unknown now.
+func (l *linear) restart(lo, hi int64) (int64, int64) {
 	hi = max(hi, l.slowest()+1)
-	for _, h := range l.hashers {
-		hi = max(hi, h.pos+h.busy)
-		h.pos, h.busy = 0, 0
-		if h.working {
-			h.stale = true
-		} else {
-			h.sum.Reset()
+	lo -= lo % pageSize
+	for again := true; again; {
+		again = false
+		for _, h := range l.hashers {
+			if end := h.pos + h.busy; end > lo {
+				hi = max(hi, end)
+				h.back(lo)
+				lo = min(lo, h.pos)
+				again = true
+			}
 		}
 	}
 	// A page may be in use by a thread that hashes it or copies to it: it is
 	// left to that thread, and not used again.
 	hi += (pageSize - hi%pageSize) % pageSize
 	for {
-		p, ok := l.pages.from(0)
+		p, ok := l.pages.from(lo)
 		if !ok || l.pages.key(p) >= hi {
-			return min(l.size, hi)
+			return lo, min(l.size, hi)
 		}
 		l.pages.remove(p)
 		l.memory.give(pageSize)

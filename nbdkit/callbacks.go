@@ -127,6 +127,22 @@ func goEnd(next *C.nbdkit_next, handle C.uintptr_t, op C.enum_filter_op, ticket 
 	return 0
 }
 
+//export goEndExtents
+func goEndExtents(next *C.nbdkit_next, handle C.uintptr_t, ticket C.uint64_t,
+	extents *C.struct_nbdkit_extents, count C.uint32_t, offset C.uint64_t, ok C.int, err *C.int) (r C.int) {
+	conn := connection(handle)
+	defer func() {
+		if v := recover(); v != nil {
+			r = panicked(op2string(AskExtents), conn, err, v)
+		}
+	}()
+	e := conn.EndExtents(Next{next}, uint64(ticket), Extents{extents}, int64(offset), int64(count), ok != 0)
+	if e != nil && ok != 0 {
+		return fail(err, e)
+	}
+	return 0
+}
+
 func connection(handle C.uintptr_t) Conn {
 	return cgo.Handle(handle).Value().(Conn)
 }

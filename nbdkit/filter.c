@@ -342,7 +342,10 @@ filter_extents (nbdkit_next *next, void *handle,
 {
   BEGIN (FILTER_EXTENTS);
   r = next->extents (next, count, offset, flags, extents, err);
-  END (FILTER_EXTENTS, NULL);
+  if (goEndExtents (next, (uintptr_t) handle, ticket, extents,
+                    count, offset, r == 0, r == 0 ? err : NULL) == -1)
+    return -1;
+  return r;
 }
 
 static struct nbdkit_filter filter = {

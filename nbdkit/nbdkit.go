@@ -55,6 +55,9 @@ type Conn interface {
 	// the layer failed (ok is false), an error from End changes nothing.
 	End(next Next, op Op, ticket uint64, data []byte, offset, count int64, ok bool) error
 
+	// EndExtents is End for AskExtents.
+	EndExtents(next Next, ticket uint64, extents Extents, offset, count int64, ok bool) error
+
 	// Panicked is told of a panic in any of the methods above. The request
 	// that it happened in fails with EIO.
 	Panicked(v any)

@@ -69,6 +69,7 @@ import "C"
 
 import (
 	"fmt"
+	"iter"
 	"math"
 	"syscall"
 	"unsafe"
@@ -83,12 +84,12 @@ const (
 	Zero  Op = C.FILTER_ZERO
 	Trim  Op = C.FILTER_TRIM
 
-	// ExtentsOp is a client's question about extents.
-	ExtentsOp Op = C.FILTER_EXTENTS
+	// AskExtents is a client's question about extents.
+	AskExtents Op = C.FILTER_EXTENTS
 )
 
 func (op Op) String() string {
-	return [...]string{Read: "read", Write: "write", Zero: "zero", Trim: "trim", ExtentsOp: "extents"}[op]
+	return [...]string{Read: "read", Write: "write", Zero: "zero", Trim: "trim", AskExtents: "extents"}[op]
 }
 
 // Error logs an error line, with the filter's name in front.
@@ -176,6 +177,23 @@ func (n Next) Extents(offset, size int64, each func(offset, length int64, zero b
 		each(int64(e.offset), int64(e.length), e._type&C.NBDKIT_EXTENT_ZERO != 0)
 	}
 	return nil
+}
+
+// Extents is the layer below's answer to a client, valid until EndExtents
+// returns.
+type Extents struct{ p *C.struct_nbdkit_extents }
+
+// Zeros returns the ranges [lo, hi) that read as zero, in order. The first and
+// the last may be larger than what was asked for.
+func (e Extents) Zeros() iter.Seq2[int64, int64] {
+	return func(yield func(int64, int64) bool) {
+		for i := range C.nbdkit_extents_count(e.p) {
+			x := C.nbdkit_get_extent(e.p, i)
+			if x._type&C.NBDKIT_EXTENT_ZERO != 0 && !yield(int64(x.offset), int64(x.offset+x.length)) {
+				return
+			}
+		}
+	}
 }
 
 // Backend is the layer below outside any connection.

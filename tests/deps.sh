@@ -47,6 +47,8 @@ look () {
     need python3-libnbd    python3-libnbd     python3 -c 'import nbd'
     need qemu-utils        qemu-img           command -v qemu-img
     need b3sum             b3sum              command -v b3sum
+    need fsverity          fsverity-utils     command -v fsverity
+    need cryptsetup-bin    veritysetup        command -v veritysetup
     need gnutls-bin        gnutls-utils       command -v certtool
     need e2fsprogs         e2fsprogs          command -v mke2fs
     need fdisk             util-linux         command -v sfdisk

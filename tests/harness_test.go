@@ -254,9 +254,13 @@ func copyAll(t *testing.T, uri string) {
 	run(t, "", "nbdcopy", uri, "null:")
 }
 
-// sumOf returns the digest of a file, as coreutils or b3sum compute it.
+// sumOf returns the digest of a file, as coreutils or b3sum compute it, or the
+// tool that the tree is of.
 func sumOf(t *testing.T, algorithm, path string) string {
 	t.Helper()
+	if strings.Contains(algorithm, "/") {
+		return treeSum(t, algorithm, "", path)
+	}
 	tool := []string{algorithm + "sum", path}
 	if algorithm == "blake3" {
 		tool = []string{"b3sum", path}
@@ -266,7 +270,8 @@ func sumOf(t *testing.T, algorithm, path string) string {
 
 // line is a line of a sidecar in the text format.
 func line(algorithm, name, sum string) string {
-	return fmt.Sprintf("%s (%s) = %s\n", strings.ToUpper(algorithm), name, sum)
+	tag := strings.ToUpper(strings.ReplaceAll(algorithm, "/", "-"))
+	return fmt.Sprintf("%s (%s) = %s\n", tag, name, sum)
 }
 
 // wantDigests checks that a sidecar in the text format has the digests of an

@@ -86,4 +86,8 @@ func (c *conn) End(next nbdkit.Next, op nbdkit.Op, ticket uint64, data []byte, a
 	return nil
 }
 
+func (c *conn) EndExtents(next nbdkit.Next, ticket uint64, extents nbdkit.Extents, at, count int64, ok bool) error {
+	return c.End(next, nbdkit.AskExtents, ticket, nil, at, count, ok)
+}
+
 func (c *conn) Panicked(v any) { c.filter.fault("Panicked") }
