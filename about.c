@@ -5,12 +5,16 @@
 
 static const char *const keys[] = {
   "digest",
+  "digest-expect",
   "digest-file",
   "digest-format",
   "digest-memory",
   "digest-name",
   "digest-salt",
   "digest-unread",
+  "digest-verify",
+  "signature",
+  "signature-unsafe",
   NULL,
 };
 
@@ -26,6 +30,8 @@ const struct filter_about filter_about = {
     "                             blkhash[/HASH[/SIZE]], merkle[/...],\n"
     "                             fsverity[/...], dmverity[/...]\n"
     "                             (default: blake3).\n"
+    "digest-expect=<ALG>:<HEX>    Digest that the image must have; or @FILE\n"
+    "                             or ALG:@FILE with a checksum file.\n"
     "digest-file=<FILE>           Write the digests to this file\n"
     "                             (default: lines on stderr).\n"
     "digest-format=text|gnu|json  Format of the file (default: json if its\n"
@@ -38,6 +44,23 @@ const struct filter_about filter_about = {
     "                             (default: early with a linear digest,\n"
     "                             else late).\n"
     "digest-memory=<SIZE>         Memory for data that comes out of order\n"
-    "                             (default: 64M).",
+    "                             (default: 64M).\n"
+    "digest-verify=during|before  When to compare with what is expected\n"
+    "                             (default: during).\n"
+    "signature=sane|known|any|<KIND>[,<KIND>...]\n"
+    "                             What the image must be (default: sane):\n"
+    "                             gpt, mbr, iso9660, udf, vfat, exfat, ntfs,\n"
+    "                             xfs, squashfs, ext, btrfs, f2fs, erofs,\n"
+    "                             hfsplus, apfs, swap, luks, bitlocker, lvm,\n"
+    "                             mdraid, qcow2, qcow, qed, vmdk, vdi, vhdx,\n"
+    "                             vhd, parallels, dmg, xz, gzip, bzip2, zstd,\n"
+    "                             lz4, lzip, lzma, tar, cpio, zip, 7z, rar,\n"
+    "                             html, xml, json, text, blank, unknown; or a\n"
+    "                             group: partition-table, filesystem, volume,\n"
+    "                             disk (these three), container, compressed,\n"
+    "                             archive.\n"
+    "signature-unsafe=refuse|allow\n"
+    "                             Images that name other files\n"
+    "                             (default: refuse).",
   .keys = keys,
 };

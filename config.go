@@ -37,16 +37,31 @@ type config struct {
 	unread  unreadWhen
 	memory  int64 // bytes
 	salt    []byte
+
+	expect []expectation
+	verify verifyWhen
+
+	signature    signaturePolicy
+	refuseUnsafe bool
 }
+
+// verifyWhen says when a digest is compared with the expected one.
+type verifyWhen string
+
+const (
+	during verifyWhen = "during" // while clients read
+	before verifyWhen = "before" // before the first client is served
+)
 
 // parseConfig checks the parameters of the command line. Relative paths start
 // from directory.
 func parseConfig(params []nbdkit.Param, directory string) (*config, error) {
-	c := &config{memory: defaultMemory}
+	c := &config{memory: defaultMemory, verify: during, refuseUnsafe: true, signature: signaturePolicy{value: "sane", sane: true}}
 	formatName := ""
+	var expect []string
 	seen := make(map[string]bool)
 	for _, p := range params {
-		if seen[p.Key] && p.Key != "digest" {
+		if seen[p.Key] && p.Key != "digest" && p.Key != "digest-expect" {
 			return nil, fmt.Errorf("%s is given more than once", p.Key)
 		}
 		seen[p.Key] = true
@@ -74,6 +89,21 @@ func parseConfig(params []nbdkit.Param, directory string) (*config, error) {
 			}
 		case "digest-memory":
 			c.memory, err = parseSize(p.Value, minMemory, maxMemory)
+		case "digest-expect":
+			expect = append(expect, p.Value) // when digest-name is known
+		case "digest-verify":
+			switch c.verify = verifyWhen(p.Value); c.verify {
+			case during, before:
+			default:
+				err = errors.New("use during or before")
+			}
+		case "signature":
+			c.signature, err = parseSignaturePolicy(p.Value)
+		case "signature-unsafe":
+			c.refuseUnsafe = p.Value == "refuse"
+			if p.Value != "refuse" && p.Value != "allow" {
+				err = errors.New("use refuse or allow")
+			}
 		case "digest-salt":
 			c.salt, err = parseSalt(p.Value)
 		default:
@@ -84,6 +114,12 @@ func parseConfig(params []nbdkit.Param, directory string) (*config, error) {
 		}
 	}
 
+	if err := c.addExpectations(expect, directory); err != nil {
+		return nil, err
+	}
+	if c.verify == before && len(c.expect) == 0 {
+		return nil, errors.New("digest-verify=before needs a digest to compare with: use digest-expect=")
+	}
 	if len(c.digests) == 0 {
 		if err := c.addDigests("blake3"); err != nil {
 			return nil, err
@@ -104,6 +140,9 @@ func parseConfig(params []nbdkit.Param, directory string) (*config, error) {
 	}
 	if c.unread == "" {
 		c.unread = late
+		if len(c.expect) > 0 {
+			c.unread = early
+		}
 		for _, a := range c.digests {
 			if a.new != nil {
 				c.unread = early
@@ -111,6 +150,37 @@ func parseConfig(params []nbdkit.Param, directory string) (*config, error) {
 		}
 	}
 	return c, nil
+}
+
+// addExpectations takes the values of digest-expect. Their digests are
+// computed, whether they were asked for or not.
+func (c *config) addExpectations(values []string, directory string) error {
+	for _, value := range values {
+		list, err := parseExpectation(value, c.name, directory)
+		if err != nil {
+			return fmt.Errorf("digest-expect=%s: %w", printable(value), err)
+		}
+		for _, e := range list {
+			if err := c.addExpectation(e); err != nil {
+				return fmt.Errorf("digest-expect=%s: %w", printable(value), err)
+			}
+		}
+	}
+	return nil
+}
+
+func (c *config) addExpectation(e expectation) error {
+	for _, other := range c.expect {
+		if other.algorithm.name != e.algorithm.name {
+			continue
+		}
+		if !other.matches(e.sum) {
+			return fmt.Errorf("another digest-expect= has %x for %s: only one of them can be right", other.sum, e.algorithm.name)
+		}
+		return nil
+	}
+	c.expect = append(c.expect, e)
+	return c.addDigests(e.algorithm.name)
 }
 
 func parseSalt(value string) ([]byte, error) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"syscall"
 
 	"nbdkit-digest-filter/nbdkit"
 )
@@ -12,6 +13,7 @@ type conn struct {
 	export string
 	image  *image
 	cursor *cursor
+	prefix []byte // of the image, if reads may be answered from it
 }
 
 func (c *conn) Prepare(next nbdkit.Next, readonly bool) error {
@@ -24,20 +26,34 @@ func (c *conn) Prepare(next nbdkit.Next, readonly bool) error {
 			return err
 		}
 	}
-	c.image = c.filter.image(c.export, size)
 	if !readonly {
 		writable, err := next.CanWrite()
 		if err != nil {
 			return err
 		}
-		if writable {
-			c.image.setWritable()
+		readonly = !writable
+	}
+	im := c.filter.image(c.export, size)
+	if !readonly {
+		im.setWritable()
+	}
+	prefix, err := im.admit(next, readonly)
+	if err != nil {
+		return err
+	}
+	if im.conf.verify == before {
+		if err := im.verify(next, c.filter.readers()); err != nil {
+			im.leave()
+			return err
 		}
 	}
-	c.cursor = c.image.connect()
+	c.image, c.cursor = im, im.connect()
+	if readonly {
+		c.prefix = prefix
+	}
 	if size == 0 {
-		c.image.touch() // there is nothing to ask for
-		c.image.settle()
+		im.touch() // there is nothing to ask for
+		im.settle()
 	}
 	return nil
 }
@@ -47,18 +63,31 @@ func (c *conn) Finalize(next nbdkit.Next) error { return nil }
 func (c *conn) Close() {
 	if c.image != nil {
 		c.image.disconnect(c.cursor)
+		c.image.leave()
 	}
 }
 
-func (c *conn) Begin(op nbdkit.Op, offset, count int64) (ticket uint64) {
+func (c *conn) Begin(op nbdkit.Op, buf []byte, offset, count int64) (ticket uint64, answered bool, err error) {
+	if c.image.refused.Load() {
+		return 0, false, errMismatch
+	}
 	switch op {
 	case nbdkit.Read:
-		return c.image.beginRead(c.cursor, offset, offset+count)
+		if offset+count <= int64(len(c.prefix)) {
+			copy(buf, c.prefix[offset:])
+			c.image.readPrefix(c.cursor, offset, offset+count)
+			return 0, true, nil
+		}
+		return c.image.beginRead(c.cursor, offset, offset+count), false, nil
 	case nbdkit.AskExtents:
-		return c.image.beginExtents(offset, offset+count)
+		return c.image.beginExtents(offset, offset+count), false, nil
 	}
-	return c.image.beginWrite(c.cursor, offset, offset+count)
+	return c.image.beginWrite(c.cursor, offset, offset+count), false, nil
 }
+
+// errMismatch fails the requests of an image that is not the expected one. The
+// log has told why, once.
+var errMismatch = fmt.Errorf("digest mismatch: %w: %w", nbdkit.ErrSilent, syscall.EIO)
 
 func (c *conn) End(next nbdkit.Next, op nbdkit.Op, ticket uint64, data []byte, offset, count int64, ok bool) error {
 	switch op {
@@ -66,6 +95,7 @@ func (c *conn) End(next nbdkit.Next, op nbdkit.Op, ticket uint64, data []byte, o
 		c.image.endRead(next, c.cursor, ticket, offset, data)
 		if ok {
 			c.image.readEarly(next)
+			return c.image.verdict()
 		}
 	case nbdkit.Write:
 		c.image.endWrite(next, c.cursor, ticket, offset, data, ok)
@@ -85,9 +115,14 @@ func (c *conn) EndExtents(next nbdkit.Next, ticket uint64, extents nbdkit.Extent
 	c.image.endExtents(ticket, offset, offset+count, zeros)
 	if ok {
 		c.image.readEarly(next)
+		return c.image.verdict()
 	}
 	return nil
 }
+
+// Flushed gives the verdict of a copy that was written: qemu-img and nbdcopy
+// flush at the end.
+func (c *conn) Flushed(next nbdkit.Next) error { return c.image.verdictOfWriter() }
 
 func (c *conn) Panicked(v any) {
 	if c.image != nil {

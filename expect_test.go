@@ -182,12 +182,12 @@ func TestExpectationFromASidecar(t *testing.T) {
 		if name == "" {
 			shown = "-"
 		}
-		other := result{Name: "other.img"}
-		r := result{Name: shown}
+		other := result{Name: "other.img", State: complete}
+		r := result{Name: shown, State: complete}
 		var want []string
 		for _, a := range algorithms {
-			r.Digests = append(r.Digests, digestResult{a.name, sum(a, 0), a.tag()})
-			other.Digests = append(other.Digests, digestResult{a.name, sum(a, 1), a.tag()})
+			r.Digests = append(r.Digests, digestResult{Algorithm: a.name, Hex: sum(a, 0), tag: a.tag()})
+			other.Digests = append(other.Digests, digestResult{Algorithm: a.name, Hex: sum(a, 1), tag: a.tag()})
 			want = append(want, a.name+":"+sum(a, 0))
 		}
 		results := []result{r}
@@ -220,7 +220,7 @@ func TestExpectationFromASidecar(t *testing.T) {
 
 // A digest of less than the whole image is a comment, and none to expect.
 func TestIncompleteSidecarHasNoExpectation(t *testing.T) {
-	r := result{Name: "disk.img", State: incomplete, Digests: []digestResult{{"sha256", "", "SHA256"}}}
+	r := result{Name: "disk.img", State: incomplete, Digests: []digestResult{{Algorithm: "sha256", tag: "SHA256"}}}
 	_, err := parseExpectation("@"+checksumFile(t, "disk.sum", string(formatText([]result{r}))), "disk.img", "/")
 	if err == nil || !strings.Contains(err.Error(), "no checksum in it") {
 		t.Errorf("the error is %v", err)

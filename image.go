@@ -42,7 +42,8 @@ const (
 	complete   state = "complete"   // all digests are known
 	incomplete state = "incomplete" // the server ended before that
 	changing   state = "changing"   // a writer is connected
-	failed     state = "failed"     // a fault in the filter
+	mismatch   state = "mismatch"   // not what was expected
+	failed     state = "failed"     // a fault in the filter, or the source changed
 )
 
 // image is the state of one export.
@@ -62,6 +63,19 @@ type image struct {
 
 	lastFrontier atomic.Int64 // of the linear digests, when flows was called
 
+	// refused is set when a digest is not the expected one.
+	refused atomic.Bool
+
+	door   sync.Mutex // guards those below, and the look at a new client's image
+	guests int        // connections
+	prefix []byte     // of the image, as long as there are any
+	seen   []byte     // the last prefix
+
+	verifying sync.Mutex // held by the client that verifies the image
+
+	// touched is set when a client has asked for data.
+	touched atomic.Bool
+
 	// done is set while result is valid, for a quick look.
 	done atomic.Bool
 
@@ -73,7 +87,6 @@ type image struct {
 	writers   int // connections that have written
 	requests  int // counts clients' requests
 	cursors   map[*cursor]struct{}
-	touched   bool // a client asked for data
 	stalled   bool // no client moved the frontier from stalledAt on
 	stalledAt int64
 	noEarly   bool  // the layer below failed when the filter read by itself
@@ -82,6 +95,7 @@ type image struct {
 	sums      []string
 	ended     bool
 	failure   string
+	signature *signature // nil until a client was admitted
 	started   time.Time
 	finished  time.Time
 }
@@ -250,6 +264,7 @@ func (im *image) setSums(began int, sums []string) bool {
 	}
 	im.sums = sums
 	im.finished = time.Now()
+	im.compare(sums)
 	im.done.Store(true)
 	return true
 }
@@ -309,9 +324,17 @@ func (im *image) snapshot() result {
 			FilterRead:    im.filterRead.Load(),
 		},
 	}
+	if s := im.signature; s != nil {
+		r.Signature = &signatureResult{Kind: s.kinds[0].name, Group: s.kinds[0].group, Warnings: s.warnings, Dangers: s.dangers}
+		for _, k := range s.kinds {
+			r.Signature.Kinds = append(r.Signature.Kinds, k.name)
+		}
+	}
 	switch {
 	case im.failure != "":
 		r.State = failed
+	case im.refused.Load():
+		r.State = mismatch
 	case im.sums != nil:
 		r.State = complete
 	case im.writers > 0:
@@ -325,9 +348,10 @@ func (im *image) snapshot() result {
 	}
 	for i, a := range im.conf.digests {
 		d := digestResult{Algorithm: a.name, tag: a.tag()}
-		if im.sums != nil && r.State == complete {
+		if im.sums != nil && (r.State == complete || r.State == mismatch) {
 			d.Hex = im.sums[i]
 		}
+		d.expect(im.conf.expect)
 		r.Digests = append(r.Digests, d)
 	}
 	return r
@@ -335,11 +359,12 @@ func (im *image) snapshot() result {
 
 func (im *image) String() string { return fmt.Sprintf("export %q", im.export) }
 
-// touch notes that a client has asked for data, or where it is.
+// touch notes that a client has asked for data, or where it is. What was known
+// of the image before that is of interest now.
 func (im *image) touch() {
-	im.mu.Lock()
-	defer im.mu.Unlock()
-	im.touched = true
+	if !im.touched.Load() && im.touched.CompareAndSwap(false, true) && im.done.Load() {
+		im.changed()
+	}
 }
 
 // clientsGone is called at shutdown. nbdkit may still be closing connections
@@ -353,11 +378,18 @@ func (im *image) clientsGone() {
 	}
 }
 
-// isTouched tells whether a client has asked for data.
-func (im *image) isTouched() bool {
-	im.mu.Lock()
-	defer im.mu.Unlock()
-	return im.touched
+const (
+	// A client that has read at most probeMax bytes of an image that is larger
+	// than probeSize has had a look at it, as qemu-img info does.
+	probeMax  = 2 << 20
+	probeSize = 16 << 20
+)
+
+// isProbed tells whether clients have looked at the image, but not begun to
+// copy it. That is no reason to read all of it.
+func (im *image) isProbed() bool {
+	return im.size > probeSize &&
+		im.clientRead.Load()+im.clientWritten.Load()+im.holes.Load() <= probeMax
 }
 
 // finishedOrFailed tells whether reading more would help.

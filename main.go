@@ -86,7 +86,7 @@ func (f *filter) touched() []*image {
 	defer f.mu.Unlock()
 	var images []*image
 	for _, export := range slices.Sorted(maps.Keys(f.images)) {
-		if im := f.images[export]; im.isTouched() {
+		if im := f.images[export]; im.touched.Load() {
 			images = append(images, im)
 		}
 	}
@@ -104,7 +104,7 @@ func (f *filter) publish() {
 	for _, im := range f.touched() {
 		r := im.snapshot()
 		results = append(results, r)
-		final = final || r.State == complete || r.State == failed
+		final = final || r.State == complete || r.State == mismatch || r.State == failed
 	}
 	var err error
 	if final {
@@ -137,7 +137,7 @@ func (f *filter) Finish(next nbdkit.Backend) {
 func (f *filter) finish(next nbdkit.Backend, im *image) {
 	im.clientsGone()
 	im.drain(nbdkit.Interrupted)
-	if f.conf.unread == skip || im.finishedOrFailed() || nbdkit.Interrupted() {
+	if f.conf.unread == skip || im.finishedOrFailed() || im.isProbed() || nbdkit.Interrupted() {
 		return
 	}
 	context, err := next.Open(im.export)
@@ -150,16 +150,20 @@ func (f *filter) finish(next nbdkit.Backend, im *image) {
 		nbdkit.Error("%v cannot be completed: its size was %d and is %d now", im, im.size, size)
 		return
 	}
-	readers := 1
-	if f.parallel {
-		readers = endReaders
-	}
 	stop := showProgress(im)
 	defer stop()
 	pass := endPass{im: im, next: context, interrupted: nbdkit.Interrupted}
-	if err := pass.run(readers); err != nil {
+	if err := pass.run(f.readers()); err != nil {
 		nbdkit.Error("%v cannot be completed: %v", im, err)
 	}
+}
+
+// readers is how many threads may read the layer below for the filter itself.
+func (f *filter) readers() int {
+	if f.parallel {
+		return endReaders
+	}
+	return 1
 }
 
 // showProgress prints a line that counts up, if a person is there to read it

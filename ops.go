@@ -29,6 +29,7 @@ const noTicket = ^uint64(0)
 
 // beginRead lists a client's read of [lo, hi).
 func (im *image) beginRead(c *cursor, lo, hi int64) uint64 {
+	im.touch()
 	if im.done.Load() {
 		return noTicket
 	}
@@ -36,8 +37,20 @@ func (im *image) beginRead(c *cursor, lo, hi int64) uint64 {
 	defer im.mu.Unlock()
 	im.requests++
 	c.at, c.request = hi, im.requests
-	im.touched = true
 	return im.list(op{lo: lo, hi: hi, reading: true, tainted: im.isWritten(lo, hi)})
+}
+
+// readPrefix notes a read that was answered from memory.
+func (im *image) readPrefix(c *cursor, lo, hi int64) {
+	im.touch()
+	im.clientRead.Add(hi - lo)
+	if im.done.Load() {
+		return
+	}
+	im.mu.Lock()
+	defer im.mu.Unlock()
+	im.requests++
+	c.at, c.request = hi, im.requests
 }
 
 // endRead takes the data of a read, or nil if it failed. Cursor is nil for
@@ -60,12 +73,12 @@ func (im *image) endRead(next layer, c *cursor, ticket uint64, lo int64, data []
 // beginExtents lists a client's question about the extents of [lo, hi): what
 // the layer below says of them may be old when a write crosses it.
 func (im *image) beginExtents(lo, hi int64) uint64 {
+	im.touch()
 	if im.done.Load() {
 		return noTicket
 	}
 	im.mu.Lock()
 	defer im.mu.Unlock()
-	im.touched = true
 	return im.list(op{lo: lo, hi: hi, tainted: im.isWritten(lo, hi)})
 }
 
@@ -95,6 +108,7 @@ func (im *image) isWritten(lo, hi int64) bool {
 
 // beginWrite lists a request that changes [lo, hi).
 func (im *image) beginWrite(c *cursor, lo, hi int64) uint64 {
+	im.touch()
 	ticket, withdrawn := im.listWrite(c, lo, hi)
 	for _, k := range im.known {
 		k.forget(lo, hi)
@@ -108,7 +122,6 @@ func (im *image) beginWrite(c *cursor, lo, hi int64) uint64 {
 func (im *image) listWrite(c *cursor, lo, hi int64) (ticket uint64, withdrawn bool) {
 	im.mu.Lock()
 	defer im.mu.Unlock()
-	im.touched = true
 	im.began++
 	im.done.Store(false)
 	withdrawn = im.sums != nil

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -15,17 +16,45 @@ type result struct {
 	Size     int64          `json:"size"` // bytes
 	State    state          `json:"state"`
 	Error    string         `json:"error,omitempty"`
+
+	Signature *signatureResult `json:"signature,omitempty"`
+
 	Digests  []digestResult `json:"digests"`
 	Bytes    byteCounts     `json:"bytes"`
 	Started  time.Time      `json:"started"`
 	Finished *time.Time     `json:"finished,omitempty"`
 }
 
+// A signatureResult says what the image is: the most telling kind, and all.
+type signatureResult struct {
+	Kind     string   `json:"kind"`
+	Group    string   `json:"group"`
+	Kinds    []string `json:"kinds"`
+	Dangers  []string `json:"dangers,omitempty"`
+	Warnings []string `json:"warnings,omitempty"`
+}
+
 // A digestResult has no Hex unless the digest is that of the whole image.
 type digestResult struct {
 	Algorithm string `json:"algorithm"`
 	Hex       string `json:"hex,omitempty"`
+	Expected  string `json:"expected,omitempty"`
+	Match     *bool  `json:"match,omitempty"`
 	tag       string
+}
+
+// expect fills in what was expected.
+func (d *digestResult) expect(list []expectation) {
+	for _, e := range list {
+		if e.algorithm.name != d.Algorithm {
+			continue
+		}
+		d.Expected = hex.EncodeToString(e.sum)
+		if sum, err := hex.DecodeString(d.Hex); err == nil && d.Hex != "" {
+			match := e.matches(sum)
+			d.Match = &match
+		}
+	}
 }
 
 // byteCounts tell where the bytes of a digest came from.
@@ -80,10 +109,10 @@ func formatLines(results []result, line func(d digestResult, name, mark string) 
 			mark = `\`
 		}
 		for _, d := range r.Digests {
-			if d.Hex != "" {
+			if d.Hex != "" && r.State == complete {
 				out.WriteString(line(d, name, mark))
 			} else {
-				fmt.Fprintf(&out, "# %s (%s): %s\n", d.tag, name, r.explain())
+				fmt.Fprintf(&out, "# %s (%s): %s\n", d.tag, name, r.explain(d))
 			}
 		}
 	}
@@ -93,7 +122,13 @@ func formatLines(results []result, line func(d digestResult, name, mark string) 
 var escapeName = strings.NewReplacer(`\`, `\\`, "\n", `\n`, "\r", `\r`)
 
 // explain says in words why there is no digest.
-func (r result) explain() string {
+func (r result) explain(d digestResult) string {
+	switch {
+	case d.Match != nil && !*d.Match:
+		return fmt.Sprintf("%s, expected %s got %s", r.State, d.Expected, d.Hex)
+	case r.State == mismatch:
+		return fmt.Sprintf("%s of another digest", r.State)
+	}
 	if r.Error != "" {
 		return fmt.Sprintf("%s: %s", r.State, r.Error)
 	}

@@ -95,7 +95,7 @@ func goFinalize(next *C.nbdkit_next, handle C.uintptr_t) C.int {
 // closures.
 
 //export goBegin
-func goBegin(handle C.uintptr_t, op C.enum_filter_op, count C.uint32_t, offset C.uint64_t,
+func goBegin(handle C.uintptr_t, op C.enum_filter_op, buf unsafe.Pointer, count C.uint32_t, offset C.uint64_t,
 	ticket *C.uint64_t, err *C.int) (r C.int) {
 	conn := connection(handle)
 	defer func() {
@@ -103,8 +103,25 @@ func goBegin(handle C.uintptr_t, op C.enum_filter_op, count C.uint32_t, offset C
 			r = panicked(op2string(Op(op)), conn, err, v)
 		}
 	}()
-	*ticket = C.uint64_t(conn.Begin(Op(op), int64(offset), int64(count)))
+	var data []byte
+	if buf != nil {
+		data = unsafe.Slice((*byte)(buf), int(count))
+	}
+	t, answered, e := conn.Begin(Op(op), data, int64(offset), int64(count))
+	*ticket = C.uint64_t(t)
+	switch {
+	case e != nil:
+		return fail(err, e)
+	case answered:
+		return 1
+	}
 	return 0
+}
+
+//export goFlushed
+func goFlushed(next *C.nbdkit_next, handle C.uintptr_t, err *C.int) C.int {
+	conn := connection(handle)
+	return guard("flush", conn, err, func() error { return conn.Flushed(Next{next}) })
 }
 
 //export goEnd
@@ -161,7 +178,9 @@ func guard(what string, conn Conn, err *C.int, f func() error) (r C.int) {
 }
 
 func fail(err *C.int, e error) C.int {
-	Error("%v", e)
+	if !errors.Is(e, ErrSilent) {
+		Error("%v", e)
+	}
 	if err != nil {
 		*err = C.int(errno(e))
 	}

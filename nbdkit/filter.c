@@ -27,6 +27,7 @@ struct filter_param *filter_params;
 size_t filter_nr_params;
 char *filter_directory;
 volatile int filter_interrupted;
+volatile int filter_stopping;
 int filter_stdout = -1;
 int filter_failed;
 
@@ -220,9 +221,38 @@ exit_with_failure (void)
   }
 }
 
+/* nbdkit tells a filter that works on behalf of a client nothing of its
+ * end, so its handlers of signals are listened to.
+ */
+static struct sigaction nbdkit_int, nbdkit_term;
+
+static void
+stop (int sig)
+{
+  const struct sigaction *sa = sig == SIGINT ? &nbdkit_int : &nbdkit_term;
+
+  filter_stopping = 1;
+  sa->sa_handler (sig);
+}
+
+static void
+listen_to (int sig, struct sigaction *old)
+{
+  struct sigaction sa;
+
+  if (sigaction (sig, NULL, old) == -1 || (old->sa_flags & SA_SIGINFO) ||
+      old->sa_handler == SIG_DFL || old->sa_handler == SIG_IGN)
+    return;
+  sa = *old;
+  sa.sa_handler = stop;
+  sigaction (sig, &sa, NULL);
+}
+
 static int
 filter_after_fork (nbdkit_backend *backend)
 {
+  listen_to (SIGINT, &nbdkit_int);
+  listen_to (SIGTERM, &nbdkit_term);
   if (atexit (exit_with_failure) != 0) {
     nbdkit_error ("atexit failed");
     return -1;
@@ -285,11 +315,12 @@ filter_finalize (nbdkit_next *next, void *handle)
  * layer below fails, its error is the client's, whatever Go says.
  */
 
-#define BEGIN(op)                                                       \
+#define BEGIN(op, buf)                                                  \
   uint64_t ticket;                                                      \
-  int r;                                                                \
-  if (goBegin ((uintptr_t) handle, op, count, offset, &ticket, err) == -1) \
-    return -1
+  int r = goBegin ((uintptr_t) handle, op, buf, count, offset,          \
+                   &ticket, err);                                       \
+  if (r != 0)                                                           \
+    return r == 1 ? 0 : -1
 
 #define END(op, buf)                                                    \
   if (goEnd (next, (uintptr_t) handle, op, ticket, (void *) buf,        \
@@ -302,7 +333,7 @@ filter_pread (nbdkit_next *next, void *handle,
               void *buf, uint32_t count, uint64_t offset,
               uint32_t flags, int *err)
 {
-  BEGIN (FILTER_READ);
+  BEGIN (FILTER_READ, buf);
   r = next->pread (next, buf, count, offset, flags, err);
   END (FILTER_READ, buf);
 }
@@ -312,16 +343,24 @@ filter_pwrite (nbdkit_next *next, void *handle,
                const void *buf, uint32_t count, uint64_t offset,
                uint32_t flags, int *err)
 {
-  BEGIN (FILTER_WRITE);
+  BEGIN (FILTER_WRITE, NULL);
   r = next->pwrite (next, buf, count, offset, flags, err);
   END (FILTER_WRITE, buf);
+}
+
+static int
+filter_flush (nbdkit_next *next, void *handle, uint32_t flags, int *err)
+{
+  if (next->flush (next, flags, err) == -1)
+    return -1;
+  return goFlushed (next, (uintptr_t) handle, err);
 }
 
 static int
 filter_trim (nbdkit_next *next, void *handle,
              uint32_t count, uint64_t offset, uint32_t flags, int *err)
 {
-  BEGIN (FILTER_TRIM);
+  BEGIN (FILTER_TRIM, NULL);
   r = next->trim (next, count, offset, flags, err);
   END (FILTER_TRIM, NULL);
 }
@@ -330,7 +369,7 @@ static int
 filter_zero (nbdkit_next *next, void *handle,
              uint32_t count, uint64_t offset, uint32_t flags, int *err)
 {
-  BEGIN (FILTER_ZERO);
+  BEGIN (FILTER_ZERO, NULL);
   r = next->zero (next, count, offset, flags, err);
   END (FILTER_ZERO, NULL);
 }
@@ -340,7 +379,7 @@ filter_extents (nbdkit_next *next, void *handle,
                 uint32_t count, uint64_t offset, uint32_t flags,
                 struct nbdkit_extents *extents, int *err)
 {
-  BEGIN (FILTER_EXTENTS);
+  BEGIN (FILTER_EXTENTS, NULL);
   r = next->extents (next, count, offset, flags, extents, err);
   if (goEndExtents (next, (uintptr_t) handle, ticket, extents,
                     count, offset, r == 0, r == 0 ? err : NULL) == -1)
@@ -362,6 +401,7 @@ static struct nbdkit_filter filter = {
   .finalize          = filter_finalize,
   .pread             = filter_pread,
   .pwrite            = filter_pwrite,
+  .flush             = filter_flush,
   .trim              = filter_trim,
   .zero              = filter_zero,
   .extents           = filter_extents,

@@ -45,6 +45,9 @@ enum filter_op {
 /* SIGINT or SIGTERM came while .cleanup ran. */
 extern volatile int filter_interrupted;
 
+/* SIGINT or SIGTERM came: nbdkit is about to end. */
+extern volatile int filter_stopping;
+
 /* A copy of standard output, which nbdkit closes before it serves, or -1 if
  * there is none that can be written to.
  */

@@ -47,8 +47,10 @@ type Conn interface {
 	Close()
 
 	// Begin is called before a request goes to the next layer. What it
-	// returns is handed to End.
-	Begin(op Op, offset, count int64) (ticket uint64)
+	// returns is handed to End. Buf is where the data of a read goes: if
+	// Begin has filled it, answered is true, and neither the next layer nor
+	// End is called. With an error, the request fails.
+	Begin(op Op, buf []byte, offset, count int64) (ticket uint64, answered bool, err error)
 
 	// End is called when the next layer has answered. Data is what was read
 	// or written, valid until End returns, and nil for other requests. If
@@ -58,10 +60,16 @@ type Conn interface {
 	// EndExtents is End for AskExtents.
 	EndExtents(next Next, ticket uint64, extents Extents, offset, count int64, ok bool) error
 
+	// Flushed is called when a flush has succeeded.
+	Flushed(next Next) error
+
 	// Panicked is told of a panic in any of the methods above. The request
 	// that it happened in fails with EIO.
 	Panicked(v any)
 }
+
+// ErrSilent fails a request of which the log need not tell, with EIO.
+var ErrSilent = errors.New("input/output error")
 
 var registered Filter
 

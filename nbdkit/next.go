@@ -109,6 +109,9 @@ func Debug(format string, args ...any) {
 // Interrupted tells whether nbdkit got SIGINT or SIGTERM while Finish ran.
 func Interrupted() bool { return C.filter_interrupted != 0 }
 
+// Stopping tells whether nbdkit got SIGINT or SIGTERM.
+func Stopping() bool { return C.filter_stopping != 0 }
+
 // Fail makes a foreground nbdkit end with status 1 after a clean shutdown.
 func Fail() { C.filter_failed = 1 }
 

@@ -66,15 +66,17 @@ func (c *conn) Finalize(next nbdkit.Next) error {
 
 func (c *conn) Close() { c.filter.fault("Close") }
 
-func (c *conn) Begin(op nbdkit.Op, at, count int64) uint64 {
+func (c *conn) Begin(op nbdkit.Op, buf []byte, at, count int64) (uint64, bool, error) {
 	if at == offset {
 		c.filter.fault("Begin")
 		if c.filter.method == "Panicked" {
 			panic("once")
 		}
 	}
-	return 0
+	return 0, false, nil
 }
+
+func (c *conn) Flushed(next nbdkit.Next) error { return nil }
 
 func (c *conn) End(next nbdkit.Next, op nbdkit.Op, ticket uint64, data []byte, at, count int64, ok bool) error {
 	if at == offset {

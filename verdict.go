@@ -1,0 +1,100 @@
+package main
+
+import (
+	"encoding/hex"
+	"fmt"
+
+	"nbdkit-digest-filter/nbdkit"
+)
+
+// Notes on the verdict
+//
+// If a digest is expected, the request that makes the image known waits for
+// the digest. On a mismatch it fails, as does every request after it: so the
+// copy that it belongs to fails, and none begins again. What a client does not
+// read is read by the filter before the client's last bytes (unread.go).
+
+// verdict waits for the digest if all of the image is known, and returns an
+// error if it is not the expected one.
+func (im *image) verdict() error {
+	if len(im.conf.expect) == 0 {
+		return nil
+	}
+	if !im.done.Load() {
+		if im.progress() < im.size {
+			return nil
+		}
+		im.drain(nbdkit.Interrupted)
+	}
+	if im.refused.Load() {
+		return errMismatch
+	}
+	return nil
+}
+
+// verdictOfWriter looks at what a writer has written so far, if that is all of
+// the image. It may still go on, so nothing is final.
+func (im *image) verdictOfWriter() error {
+	if im.refused.Load() {
+		return errMismatch
+	}
+	if len(im.conf.expect) == 0 || im.done.Load() || im.progress() < im.size {
+		return nil
+	}
+	im.drain(nbdkit.Interrupted)
+	if sums := im.takeSums(); sums != nil {
+		for _, line := range im.mismatches(sums) {
+			return fmt.Errorf("%v: %s", im, line)
+		}
+	}
+	return nil
+}
+
+// mismatches compares digests with those that are expected, and returns a line
+// for each that differs.
+func (im *image) mismatches(sums []string) (lines []string) {
+	for _, e := range im.conf.expect {
+		for i, a := range im.conf.digests {
+			if a.name != e.algorithm.name {
+				continue
+			}
+			if sum, err := hex.DecodeString(sums[i]); err != nil || !e.matches(sum) {
+				lines = append(lines, fmt.Sprintf("digest mismatch: %s expected %x got %s", a.name, e.sum, sums[i]))
+			}
+		}
+	}
+	return lines
+}
+
+// compare makes the image refused if its digests are not the expected ones.
+func (im *image) compare(sums []string) {
+	lines := im.mismatches(sums)
+	if len(lines) == 0 {
+		return
+	}
+	im.refused.Store(true)
+	nbdkit.Fail()
+	for _, line := range lines {
+		nbdkit.Error("%v: %s", im, line)
+	}
+}
+
+// verify reads all of an image before its first client is served. The others
+// wait.
+func (im *image) verify(next layer, readers int) error {
+	im.verifying.Lock()
+	defer im.verifying.Unlock()
+	if !im.finishedOrFailed() {
+		pass := endPass{im: im, next: next, interrupted: nbdkit.Stopping}
+		if err := pass.run(readers); err != nil {
+			return fmt.Errorf("%v cannot be verified: %w", im, err)
+		}
+	}
+	switch {
+	case im.refused.Load():
+		return fmt.Errorf("%v is refused: its digest is not the expected one", im)
+	case !im.done.Load():
+		return fmt.Errorf("%v cannot be verified: %s", im, im.snapshot().explain(digestResult{}))
+	}
+	return nil
+}
