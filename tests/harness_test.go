@@ -31,6 +31,7 @@ const (
 	mib = 1 << 20
 
 	interrupt = syscall.SIGINT
+	terminate = syscall.SIGTERM
 )
 
 func TestMain(m *testing.M) {

@@ -1,0 +1,187 @@
+package tests
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+var fixedTime = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// The right digest or no copy: every client and every kind of source, with
+// the right expectation and with a wrong one.
+
+// serveHTTP serves the files of a directory, as publishers do.
+func serveHTTP(t *testing.T, dir string) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	web := &http.Server{Handler: http.FileServer(http.Dir(dir))}
+	go web.Serve(listener)
+	t.Cleanup(func() { web.Close() })
+	return "http://" + listener.Addr().String()
+}
+
+// bend changes the last digit of a digest.
+func bend(sum string) string {
+	last := sum[len(sum)-1:]
+	if last == "0" {
+		return sum[:len(sum)-1] + "1"
+	}
+	return sum[:len(sum)-1] + "0"
+}
+
+func TestRightDigestOrNoCopy(t *testing.T) {
+	raw := filesystemImage(t)
+	dir := filepath.Dir(raw)
+	run(t, dir, "qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2", raw, "disk.qcow2")
+	run(t, dir, "xz", "-0", "-k", "--block-size=1MiB", raw)
+	url := serveHTTP(t, dir)
+
+	out := func() string { return filepath.Join(t.TempDir(), "copy.img") }
+	clients := map[string]func(uri, format string) []string{
+		"qemu-img": func(uri, format string) []string {
+			return []string{"qemu-img", "convert", "-f", format, "-O", "raw", uri, out()}
+		},
+		"qemu-img -W": func(uri, format string) []string {
+			return []string{"qemu-img", "convert", "-W", "-f", format, "-O", "raw", uri, out()}
+		},
+		"nbdcopy":     func(uri, format string) []string { return []string{"nbdcopy", uri, out()} },
+		"nbdcopy one": func(uri, format string) []string { return []string{"nbdcopy", "--connections=1", uri, out()} },
+		"nbdcopy synchronous": func(uri, format string) []string {
+			return []string{"nbdcopy", "--synchronous", uri, out()}
+		},
+		"nbdsh": func(uri, format string) []string {
+			return []string{"/usr/bin/python3", "-m", "nbd", "-u", uri, "-c",
+				"size = h.get_size()\nfor at in range(0, size, 1 << 20): h.pread(min(1 << 20, size - at), at)"}
+		},
+	}
+	for _, source := range []struct{ name, file, format string }{
+		{"raw", "disk.img", "raw"},
+		{"qcow2", "disk.qcow2", "qcow2"},
+		{"xz", "disk.img.xz", "raw"},
+	} {
+		file := filepath.Join(dir, source.file)
+		for name, client := range clients {
+			if source.name == "qcow2" && !strings.HasPrefix(name, "qemu-img") {
+				continue // to them it is like any raw file
+			}
+			for _, digest := range []string{"sha256", "blake3", "blkhash/sha256/64k"} {
+				for _, access := range []string{"-r", ""} {
+					for _, right := range []bool{true, false} {
+						t.Run(fmt.Sprintf("%s %s %s %s %v", source.name, name, digest, access, right), func(t *testing.T) {
+							sum := sumOf(t, digest, file)
+							got := sum
+							if !right {
+								sum = bend(sum)
+							}
+							args := strings.Fields(access)
+							if source.name == "xz" {
+								args = append(args, "--filter=xz")
+							}
+							sidecar := filepath.Join(t.TempDir(), "sum")
+							s := serve(t, append(args, "--filter="+filter, "curl", url+"/"+source.file,
+								"digest-expect="+digest+":"+sum, "digest-file="+sidecar)...)
+							o := execute(t, "", client(s.uri(), source.format)...)
+							if right {
+								if o.status != 0 {
+									t.Errorf("the copy fails: %s%s", o.stderr, s.stderr())
+								}
+								if log := s.stop(); strings.Contains(log, "mismatch") {
+									t.Errorf("nbdkit says\n%s", log)
+								}
+								wantDigests(t, sidecar, file, digest)
+								return
+							}
+							if o.status == 0 {
+								t.Error("the copy succeeds")
+							}
+							if again := execute(t, "", "nbdinfo", "--size", s.uri()); again.status == 0 {
+								t.Error("a later client is served")
+							}
+							s.signal(terminate)
+							log := s.stderr()
+							if status := s.cmd.ProcessState.ExitCode(); status != 1 {
+								t.Errorf("nbdkit ends with status %d", status)
+							}
+							want := fmt.Sprintf("digest mismatch: %s expected %s got %s\n", digest, sum, got)
+							if strings.Count(log, want) != 1 {
+								t.Errorf("nbdkit says\n%swhere this is missing: %s", log, want)
+							}
+							wantComments(t, sidecar, 1)
+						})
+					}
+				}
+			}
+		}
+	}
+}
+
+func TestVerifyBefore(t *testing.T) {
+	const size = 9 * mib
+	image := randomImage(t, size)
+	sum := sumOf(t, "sha256", image)
+	for _, right := range []bool{true, false} {
+		t.Run(fmt.Sprint(right), func(t *testing.T) {
+			dir := t.TempDir()
+			expect := sum
+			if !right {
+				expect = bend(sum)
+			}
+			s := serve(t, "-r", "--filter="+filter, "--filter=cache", "--filter=log", "file", image, "logfile="+dir+"/log",
+				"cache-on-read=true", "digest-verify=before", "digest-expect=sha256:"+expect, "digest-file="+dir+"/sum")
+			script := "h.pread(512, h.get_size() - 512)"
+			var clients []func() error
+			for range 3 {
+				clients = append(clients, background(t, "/usr/bin/python3", "-m", "nbd", "-u", s.uri(), "-c", script).Wait)
+			}
+			for _, wait := range clients {
+				if err := wait(); (err == nil) != right {
+					t.Errorf("a client ends with %v", err)
+				}
+			}
+			s.signal(terminate)
+			total, again := bytesRead(t, dir+"/log", size)
+			if total > size+64*kib || again > 64*kib {
+				t.Errorf("%d bytes were read, %d of them again", total, again)
+			}
+			if right {
+				wantDigests(t, dir+"/sum", image, "sha256")
+			}
+		})
+	}
+}
+
+// A copy into the filter fails at its last flush.
+func TestWrittenCopyIsCompared(t *testing.T) {
+	image := randomImage(t, 5*mib)
+	for _, right := range []bool{true, false} {
+		t.Run(fmt.Sprint(right), func(t *testing.T) {
+			dir := t.TempDir()
+			sum := sumOf(t, "blake3", image)
+			if !right {
+				sum = bend(sum)
+			}
+			write(t, dir+"/target", "")
+			if err := os.Truncate(dir+"/target", 5*mib); err != nil {
+				t.Fatal(err)
+			}
+			s := serve(t, "--filter="+filter, "file", dir+"/target", "digest-expect=blake3:"+sum, "digest-file="+dir+"/sum")
+			o := execute(t, "", "nbdcopy", "--flush", image, s.uri())
+			if (o.status == 0) != right {
+				t.Errorf("status %d\n%s%s", o.status, o.stderr, s.stderr())
+			}
+			s.signal(terminate)
+			if status := s.cmd.ProcessState.ExitCode(); (status == 0) != right {
+				t.Errorf("nbdkit ends with status %d", status)
+			}
+		})
+	}
+}
