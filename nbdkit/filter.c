@@ -20,7 +20,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "filter.h"
+#include "exports.h"
 #include "_cgo_export.h"
 
 struct filter_param *filter_params;
@@ -227,6 +227,7 @@ filter_after_fork (nbdkit_backend *backend)
     nbdkit_error ("atexit failed");
     return -1;
   }
+  filter_backend = backend;
   if (filter_start_go () == -1)
     return -1;
   return goStart (final_thread_model == NBDKIT_THREAD_MODEL_PARALLEL);
@@ -254,31 +255,29 @@ filter_cleanup (nbdkit_backend *backend)
   sigaction (SIGTERM, &old_term, NULL);
 }
 
-static void *
-filter_open (nbdkit_next_open *next, nbdkit_context *context,
-             int readonly, const char *exportname, int is_tls)
-{
-  if (next (context, readonly, exportname) == -1)
-    return NULL;
-  return (void *) goOpen ((char *) exportname, readonly, is_tls);
-}
-
 static void
 filter_close (void *handle)
 {
-  goClose ((uintptr_t) handle);
+  if (is_own (handle))
+    goCloseOwn (go_handle (handle));
+  else
+    goClose (go_handle (handle));
 }
 
 static int
 filter_prepare (nbdkit_next *next, void *handle, int readonly)
 {
-  return goPrepare (next, (uintptr_t) handle, readonly);
+  if (is_own (handle))
+    return 0;
+  return goPrepare (next, go_handle (handle), readonly);
 }
 
 static int
 filter_finalize (nbdkit_next *next, void *handle)
 {
-  return goFinalize (next, (uintptr_t) handle);
+  if (is_own (handle))
+    return 0;
+  return goFinalize (next, go_handle (handle));
 }
 
 /* The data callbacks: tell Go, do it, tell Go how it went.  When the
@@ -288,11 +287,11 @@ filter_finalize (nbdkit_next *next, void *handle)
 #define BEGIN(op)                                                       \
   uint64_t ticket;                                                      \
   int r;                                                                \
-  if (goBegin ((uintptr_t) handle, op, count, offset, &ticket, err) == -1) \
+  if (goBegin (go_handle (handle), op, count, offset, &ticket, err) == -1) \
     return -1
 
 #define END(op, buf)                                                    \
-  if (goEnd (next, (uintptr_t) handle, op, ticket, (void *) buf,        \
+  if (goEnd (next, go_handle (handle), op, ticket, (void *) buf,        \
              count, offset, r == 0, r == 0 ? err : NULL) == -1)         \
     return -1;                                                          \
   return r
@@ -302,6 +301,8 @@ filter_pread (nbdkit_next *next, void *handle,
               void *buf, uint32_t count, uint64_t offset,
               uint32_t flags, int *err)
 {
+  if (is_own (handle))
+    return goOwnRead (go_handle (handle), buf, count, offset, err);
   BEGIN (FILTER_READ);
   r = next->pread (next, buf, count, offset, flags, err);
   END (FILTER_READ, buf);
@@ -353,10 +354,20 @@ static struct nbdkit_filter filter = {
   .get_ready         = filter_get_ready,
   .after_fork        = filter_after_fork,
   .cleanup           = filter_cleanup,
+  .list_exports      = filter_list_exports,
   .open              = filter_open,
   .close             = filter_close,
   .prepare           = filter_prepare,
   .finalize          = filter_finalize,
+  .get_size          = filter_get_size,
+  .export_description = filter_export_description,
+  .block_size        = filter_block_size,
+  .can_write         = filter_can_write,
+  .can_flush         = filter_can_flush,
+  .is_rotational     = filter_is_rotational,
+  .can_extents       = filter_can_extents,
+  .can_multi_conn    = filter_can_multi_conn,
+  .can_cache         = filter_can_cache,
   .pread             = filter_pread,
   .pwrite            = filter_pwrite,
   .trim              = filter_trim,

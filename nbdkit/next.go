@@ -182,10 +182,12 @@ func (n Next) Extents(offset, size int64, each func(offset, length int64, zero b
 type Backend struct{ p *C.nbdkit_backend }
 
 // Open opens an export for reading. The caller must close it.
-func (b Backend) Open(export string) (*Context, error) {
+func (b Backend) Open(export string) (*Context, error) { return openContext(b.p, export, 1) }
+
+func openContext(backend *C.nbdkit_backend, export string, shared C.int) (*Context, error) {
 	name := C.CString(export)
 	defer C.free(unsafe.Pointer(name))
-	p := C.nbdkit_next_context_open(b.p, 1, name, 1)
+	p := C.nbdkit_next_context_open(backend, 1, name, shared)
 	if p == nil {
 		return nil, fmt.Errorf("the layer below does not open export %q", export)
 	}
