@@ -121,6 +121,32 @@ func (im *image) list(o op) uint64 {
 	return uint64(len(im.ops) - 1)
 }
 
+// beginFree lists a read of the filter's own of [lo, hi), or of its beginning
+// if another request is further on, and returns where that ends. If a request
+// is at lo, it returns where that one ends.
+func (im *image) beginFree(lo, hi int64) (ticket uint64, end int64, ok bool) {
+	im.mu.Lock()
+	defer im.mu.Unlock()
+	end = im.unclaimed(lo, hi)
+	if end > lo {
+		return im.list(op{lo: lo, hi: end, reading: true}), end, true
+	}
+	end = lo + 1
+	for _, o := range im.ops {
+		if o.active && o.lo <= lo && lo < o.hi {
+			end = max(end, o.hi)
+		}
+	}
+	return 0, end, false
+}
+
+// shrink makes an op end earlier.
+func (im *image) shrink(ticket uint64, hi int64) {
+	im.mu.Lock()
+	defer im.mu.Unlock()
+	im.ops[ticket].hi = hi
+}
+
 // answered notes that the layer below has answered a read, and tells whether
 // its data may be hashed.
 func (im *image) answered(ticket uint64) bool {
