@@ -9,6 +9,7 @@ static const char *const keys[] = {
   "digest-format",
   "digest-memory",
   "digest-name",
+  "digest-query",
   "digest-unread",
   NULL,
 };
@@ -33,6 +34,7 @@ const struct filter_about filter_about = {
     "                             (default: early with a linear digest,\n"
     "                             else late).\n"
     "digest-memory=<SIZE>         Memory for data that comes out of order\n"
-    "                             (default: 64M).",
+    "                             (default: 64M).\n"
+    "digest-query=true|false      Answer queries over NBD (default: true).",
   .keys = keys,
 };

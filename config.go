@@ -35,12 +35,13 @@ type config struct {
 	name    string
 	unread  unreadWhen
 	memory  int64 // bytes
+	query   bool
 }
 
 // parseConfig checks the parameters of the command line. Relative paths start
 // from directory.
 func parseConfig(params []nbdkit.Param, directory string) (*config, error) {
-	c := &config{memory: defaultMemory}
+	c := &config{memory: defaultMemory, query: true}
 	formatName := ""
 	seen := make(map[string]bool)
 	for _, p := range params {
@@ -72,6 +73,8 @@ func parseConfig(params []nbdkit.Param, directory string) (*config, error) {
 			}
 		case "digest-memory":
 			c.memory, err = parseSize(p.Value, minMemory, maxMemory)
+		case "digest-query":
+			c.query, err = parseBool(p.Value)
 		default:
 			err = errors.New("the filter does not know this parameter")
 		}
@@ -157,6 +160,17 @@ func (c *config) displayName(export string) string {
 		return export
 	}
 	return "-"
+}
+
+// parseBool takes the words that nbdkit takes.
+func parseBool(s string) (bool, error) {
+	switch strings.ToLower(s) {
+	case "1", "true", "t", "yes", "y", "on":
+		return true, nil
+	case "0", "false", "f", "no", "n", "off":
+		return false, nil
+	}
+	return false, errors.New("use true or false")
 }
 
 // parseSize reads a number of bytes as nbdkit does: a suffix of b, s (512),

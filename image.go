@@ -62,6 +62,8 @@ type image struct {
 
 	lastFrontier atomic.Int64 // of the linear digests, when flows was called
 
+	pace pace // of what is known, for queries
+
 	// done is set while result is valid, for a quick look.
 	done atomic.Bool
 
@@ -269,12 +271,13 @@ func (im *image) snapshot() result {
 	r := result{
 		Export:  im.export,
 		Name:    im.conf.displayName(im.export),
-		Size:    im.size,
+		Size:    imageSize(im.size),
 		State:   pending,
 		Error:   im.failure,
 		Started: im.started.UTC().Truncate(time.Second),
 		Bytes: byteCounts{
 			Known:         known,
+			Unread:        im.size - known,
 			ClientRead:    im.clientRead.Load(),
 			ClientWritten: im.clientWritten.Load(),
 			Holes:         im.holes.Load(),

@@ -32,6 +32,7 @@ type filter struct {
 	conf     *config
 	parallel bool
 	sidecar  *sidecar
+	queries  queries
 
 	mu     sync.Mutex // guards images
 	images map[string]*image

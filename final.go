@@ -1,0 +1,131 @@
+package main
+
+import (
+	"errors"
+	"sync/atomic"
+	"time"
+
+	"nbdkit-digest-filter/nbdkit"
+)
+
+// Notes on final answers
+//
+// A client that reads .digest-final completes the digest in its own request,
+// on a context of the layer below that belongs to its connection: there it has
+// whatever right to call the layer that requests have. If the layers below are
+// not parallel, the request reads alone, on its own thread.
+//
+// One client at a time does this for an export; others wait, and find it done.
+// nbdkit does not tell a callback that its client has gone, so the work goes
+// on for them, and what is read is known to all. A signal that ends nbdkit
+// ends it.
+
+// finals completes exports, and returns the last word on each.
+func (f *filter) finals(exports []string) []result {
+	var shutdown atomic.Bool
+	stop := nbdkit.WatchShutdown(&shutdown)
+	defer stop()
+	results := make([]result, len(exports))
+	for i, export := range exports {
+		err := f.complete(export, shutdown.Load)
+		r := f.query(export)
+		r.Estimate = nil
+		if r.State == pending {
+			r.State = incomplete
+			if err != nil {
+				r.Error = err.Error()
+			}
+		}
+		results[i] = r
+	}
+	return results
+}
+
+// complete reads what is unknown of an export.
+func (f *filter) complete(export string, shutdown func() bool) error {
+	if f.conf.unread == skip {
+		return nil
+	}
+	done := f.takeTurn(export)
+	defer done()
+	if im := f.opened(export); im != nil && !im.canBeCompleted() {
+		im.touch()
+		return nil
+	}
+	context, err := nbdkit.OpenBelow(export)
+	if err != nil {
+		return err
+	}
+	defer context.Close()
+	size, err := context.Size()
+	if err != nil {
+		return err
+	}
+	im := f.image(export, size)
+	im.touch()
+	readers := 1
+	if f.parallel {
+		readers = endReaders
+	}
+	err = im.complete(context, readers, shutdown)
+	if err != nil {
+		nbdkit.Error("%v cannot be completed: %v", im, err)
+	}
+	return err
+}
+
+// complete reads what is unknown beside clients that may be at work. It ends
+// early when one of them begins to write.
+func (im *image) complete(next layer, readers int, shutdown func() bool) error {
+	for im.canBeCompleted() {
+		pass := endPass{im: im, next: next, interrupted: func() bool {
+			return shutdown() || !im.canBeCompleted()
+		}}
+		err := pass.run(readers)
+		switch {
+		case shutdown():
+			return errInterrupted
+		case err != nil && !errors.Is(err, errInterrupted):
+			return err
+		}
+		// All is taken, but the threads of clients may still be hashing.
+		if im.canBeCompleted() {
+			time.Sleep(othersPause)
+		}
+	}
+	return nil
+}
+
+// canBeCompleted tells whether reading would help.
+func (im *image) canBeCompleted() bool {
+	im.mu.Lock()
+	defer im.mu.Unlock()
+	return im.sums == nil && im.failure == "" && im.writers == 0
+}
+
+// takeTurn waits until nobody else completes an export, and keeps others from
+// it until done is called.
+func (f *filter) takeTurn(export string) (done func()) {
+	q := &f.queries
+	for {
+		q.mu.Lock()
+		turn := q.turns[export]
+		if turn == nil {
+			break
+		}
+		q.mu.Unlock()
+		<-turn
+	}
+	defer q.mu.Unlock()
+	if q.turns == nil {
+		q.turns = make(map[string]chan struct{})
+	}
+	turn := make(chan struct{})
+	q.turns[export] = turn
+	return func() {
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		delete(q.turns, export)
+		close(turn)
+	}
+}
