@@ -13,7 +13,8 @@ import (
 // A client that reads .digest-final completes the digest in its own request,
 // on a context of the layer below that belongs to its connection: there it has
 // whatever right to call the layer that requests have. If the layers below are
-// not parallel, the request reads alone, on its own thread.
+// not parallel, the request reads alone, on its own thread, and holds whatever
+// lock nbdkit keeps other requests out with.
 //
 // One client at a time does this for an export; others wait, and find it done.
 // nbdkit does not tell a callback that its client has gone, so the work goes

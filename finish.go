@@ -45,8 +45,8 @@ type endPass struct {
 	err      error
 }
 
-// run reads what is unknown with several readers, of which one is the caller.
-// It returns the first error.
+// run reads what is unknown with several readers, or on the caller's thread if
+// it is one. It returns the first error.
 func (e *endPass) run(readers int) error {
 	// A pass leaves out what found no room in memory, and what clients are
 	// reading. Each makes the linear digests' frontier move, so that the next
@@ -72,11 +72,16 @@ func (e *endPass) run(readers int) error {
 }
 
 func (e *endPass) pass(readers int) {
+	if readers == 1 {
+		e.read()
+		return
+	}
+	// Threads of their own, because on that of a client some layers, such as
+	// nbdkit's delay filter, fail a read when the client has gone.
 	var wg sync.WaitGroup
-	for range readers - 1 {
+	for range readers {
 		wg.Go(e.read)
 	}
-	e.read()
 	wg.Wait()
 }
 
