@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -21,14 +22,40 @@ import (
 // on for them, and what is read is known to all. A signal that ends nbdkit
 // ends it.
 
+// opener returns what opens the layer below when a final answer is read. It is
+// called when that is opened, because only then nbdkit knows which export of
+// the layer below is the default one: if that will have to be read, it is
+// opened now for a moment.
+func (f *filter) opener(exports []string) func(export string) (*nbdkit.Context, error) {
+	im := f.opened("")
+	if !slices.Contains(exports, "") || f.conf.unread == skip || im != nil && !im.canBeCompleted() {
+		return func(export string) (*nbdkit.Context, error) {
+			if export == "" {
+				return nbdkit.OpenShared(export) // a client has, so it is safe
+			}
+			return nbdkit.OpenBelow(export)
+		}
+	}
+	context, noDefault := nbdkit.OpenBelow("")
+	if noDefault == nil {
+		context.Close()
+	}
+	return func(export string) (*nbdkit.Context, error) {
+		if export == "" && noDefault != nil {
+			return nil, noDefault
+		}
+		return nbdkit.OpenBelow(export)
+	}
+}
+
 // finals completes exports, and returns the last word on each.
-func (f *filter) finals(exports []string) []result {
+func (f *filter) finals(exports []string, open func(string) (*nbdkit.Context, error)) []result {
 	var shutdown atomic.Bool
 	stop := nbdkit.WatchShutdown(&shutdown)
 	defer stop()
 	results := make([]result, len(exports))
 	for i, export := range exports {
-		err := f.complete(export, shutdown.Load)
+		err := f.complete(export, open, shutdown.Load)
 		r := f.query(export)
 		r.Estimate = nil
 		if r.State == pending {
@@ -43,7 +70,7 @@ func (f *filter) finals(exports []string) []result {
 }
 
 // complete reads what is unknown of an export.
-func (f *filter) complete(export string, shutdown func() bool) error {
+func (f *filter) complete(export string, open func(string) (*nbdkit.Context, error), shutdown func() bool) error {
 	if f.conf.unread == skip {
 		return nil
 	}
@@ -53,7 +80,7 @@ func (f *filter) complete(export string, shutdown func() bool) error {
 		im.touch()
 		return nil
 	}
-	context, err := nbdkit.OpenBelow(export)
+	context, err := open(export)
 	if err != nil {
 		return err
 	}
@@ -88,6 +115,8 @@ func (im *image) complete(next layer, readers int, shutdown func() bool) error {
 			return errInterrupted
 		case err != nil && !errors.Is(err, errInterrupted):
 			return err
+		case im.linear != nil && im.linear.err() != nil:
+			return im.linear.err()
 		}
 		// All is taken, but the threads of clients may still be hashing.
 		if im.canBeCompleted() {

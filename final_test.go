@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"math/rand/v2"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -205,6 +206,7 @@ func TestOneAtATimeHasTheTurn(t *testing.T) {
 			for range 100 {
 				done := f.takeTurn("a")
 				most.Store(max(most.Load(), at.Add(1)))
+				runtime.Gosched()
 				at.Add(-1)
 				done()
 			}

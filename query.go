@@ -2,7 +2,9 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -125,8 +127,9 @@ func (f *filter) OpenOwn(export string) (nbdkit.Content, error) {
 		return &answer{query: q, size: int64(len(content)), render: func() []byte { return content }}, nil
 	}
 	size := len(padTo(formatJSON(widest(results)), 0))
+	open := f.opener(exports)
 	return &answer{query: q, size: int64(size), render: func() []byte {
-		return padTo(fit(f.finals(exports), size), size)
+		return padTo(fit(f.finals(exports, open), size), size)
 	}}, nil
 }
 
@@ -143,8 +146,8 @@ func (a *answer) ReadAt(p []byte, offset int64) (int, error) {
 func (a *answer) Describe(string) string { return describeQuery(a.query) }
 
 // asked returns the exports that a query is about: if none is named, those
-// that the sidecar would have, or else the one that a client has opened, or
-// else the default export.
+// that the sidecar would have, or else those that clients have opened, or else
+// the default export.
 func (f *filter) asked(q query) []string {
 	if !q.all {
 		return []string{q.export}
@@ -158,10 +161,8 @@ func (f *filter) asked(q query) []string {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if len(f.images) == 1 {
-		for export := range f.images {
-			return []string{export}
-		}
+	if len(f.images) > 0 {
+		return slices.Sorted(maps.Keys(f.images))
 	}
 	return []string{""}
 }

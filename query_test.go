@@ -51,6 +51,9 @@ func FuzzQueryNames(f *testing.F) {
 	f.Fuzz(func(t *testing.T, name string) {
 		filter := &filter{conf: conf}
 		q, ok := parseQuery(name)
+		if q.final && q.export == "" {
+			return // this needs nbdkit
+		}
 		content, err := filter.OpenOwn(name)
 		if err != nil || ok != (content != nil) {
 			t.Fatalf("%q is opened as %v, %v", name, content, err)

@@ -150,18 +150,22 @@ func content(handle C.uintptr_t) Content {
 	return cgo.Handle(handle).Value().(Content)
 }
 
-// OpenBelow opens an export of the layer below for reading, from within the
-// callbacks of a connection to an export of the filter's own, where it must
-// be closed as well. A connection can have one such context at a time.
+// OpenBelow opens an export of the layer below for reading, from within
+// OpenOwn, or ReadAt of the content that it returned, where it must be closed
+// as well. A connection can have one such context at a time.
+//
+// nbdkit looks up the default export only while a connection begins: ReadAt
+// may open the export "" only if OpenOwn has done so, or use OpenShared.
 func OpenBelow(export string) (*Context, error) {
-	// The context is that of the connection, because plugins with several
-	// exports ask nbdkit for the connection's export. But nbdkit can look up
-	// a default export at the beginning of a connection only.
-	shared := C.int(0)
-	if export == "" {
-		shared = 1
-	}
-	return openContext(C.filter_backend, export, shared)
+	// A context of the connection, because plugins that have several exports
+	// ask nbdkit for the connection's export.
+	return openContext(C.filter_backend, export, 0)
+}
+
+// OpenShared opens an export as Backend.Open does: with plugins that ask
+// nbdkit for the connection's export, this fails or worse.
+func OpenShared(export string) (*Context, error) {
+	return openContext(C.filter_backend, export, 1)
 }
 
 // WatchShutdown makes the flag true when nbdkit is told to end, until stop is

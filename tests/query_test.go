@@ -207,6 +207,35 @@ func TestExportsOfAPluginThatHasSeveral(t *testing.T) {
 	s.stop()
 }
 
+// Plugins without a default export, or with one of another name.
+func TestFinalOfTheDefaultExport(t *testing.T) {
+	image := randomImage(t, mib+1)
+	for range 2 {
+		s := serve(t, "--filter="+filter, "file", "dir="+filepath.Dir(image))
+		for _, query := range []string{".digest-final", ".digest-final/"} {
+			if d := ask(t, s, query); d.Images[0].State != "incomplete" || d.Images[0].Error == "" {
+				t.Errorf("%s: without a default export, the answer is %+v", query, d.Images[0])
+			}
+		}
+		wantState(t, ask(t, s, ".digest-final/disk.img"), "disk.img complete blake3:"+sumOf(t, "blake3", image))
+		s.stop()
+	}
+	for _, layer := range [][]string{
+		{"file", image},
+		{"--filter=log", "file", image, "logfile=/dev/null"},
+		{"--filter=exportname", "file", image, "default-export=disk"},
+		{"--filter=noparallel", "file", image},
+	} {
+		s := serve(t, append([]string{"--filter=" + filter}, layer...)...)
+		for _, query := range []string{".digest-final/", ".digest-final"} {
+			if got := ask(t, s, query).state(); !strings.Contains(got, " complete blake3:"+sumOf(t, "blake3", image)) {
+				t.Errorf("%q, %s: the answer is %s", layer, query, got)
+			}
+		}
+		s.stop()
+	}
+}
+
 func TestDescriptionTellsTheState(t *testing.T) {
 	image := randomImage(t, 8*mib)
 	s := serve(t, "--filter="+filter, "file", image, "digest=sha256,blake3", "digest-unread=late")
