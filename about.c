@@ -10,6 +10,7 @@ static const char *const keys[] = {
   "digest-format",
   "digest-memory",
   "digest-name",
+  "digest-query",
   "digest-salt",
   "digest-unread",
   "digest-verify",
@@ -45,6 +46,7 @@ const struct filter_about filter_about = {
     "                             else late).\n"
     "digest-memory=<SIZE>         Memory for data that comes out of order\n"
     "                             (default: 64M).\n"
+    "digest-query=true|false      Answer queries over NBD (default: true).\n"
     "digest-verify=during|before  When to compare with what is expected\n"
     "                             (default: during).\n"
     "signature=sane|known|any|<KIND>[,<KIND>...]\n"

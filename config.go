@@ -36,6 +36,7 @@ type config struct {
 	name    string
 	unread  unreadWhen
 	memory  int64 // bytes
+	query   bool
 	salt    []byte
 
 	expect []expectation
@@ -56,7 +57,7 @@ const (
 // parseConfig checks the parameters of the command line. Relative paths start
 // from directory.
 func parseConfig(params []nbdkit.Param, directory string) (*config, error) {
-	c := &config{memory: defaultMemory, verify: during, refuseUnsafe: true, signature: signaturePolicy{value: "sane", sane: true}}
+	c := &config{memory: defaultMemory, query: true, verify: during, refuseUnsafe: true, signature: signaturePolicy{value: "sane", sane: true}}
 	formatName := ""
 	var expect []string
 	seen := make(map[string]bool)
@@ -89,6 +90,8 @@ func parseConfig(params []nbdkit.Param, directory string) (*config, error) {
 			}
 		case "digest-memory":
 			c.memory, err = parseSize(p.Value, minMemory, maxMemory)
+		case "digest-query":
+			c.query, err = parseBool(p.Value)
 		case "digest-expect":
 			expect = append(expect, p.Value) // when digest-name is known
 		case "digest-verify":
@@ -209,6 +212,16 @@ func (c *config) checkSalt() error {
 	return nil
 }
 
+// checkSize tells whether all digests of an image of size bytes exist.
+func (c *config) checkSize(size int64) error {
+	for _, a := range c.digests {
+		if err := a.checkSize(size); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // addDigests takes a list of digests. One that is there already is not added
 // again.
 func (c *config) addDigests(list string) error {
@@ -260,6 +273,17 @@ func (c *config) displayName(export string) string {
 		return export
 	}
 	return "-"
+}
+
+// parseBool takes the words that nbdkit takes.
+func parseBool(s string) (bool, error) {
+	switch strings.ToLower(s) {
+	case "1", "true", "t", "yes", "y", "on":
+		return true, nil
+	case "0", "false", "f", "no", "n", "off":
+		return false, nil
+	}
+	return false, errors.New("use true or false")
 }
 
 // parseSize reads a number of bytes as nbdkit does: a suffix of b, s (512),

@@ -22,6 +22,7 @@ func TestBadParametersSayWhatIsAllowed(t *testing.T) {
 		{"digest-memory", "99999999999999999999", "[1M..1T]"},
 		{"digest-memory", "much", "not a size"},
 		{"digest-memory", "-1", "not a size"},
+		{"digest-query", "maybe", "true or false"},
 		{"digest-file", "/", "directory"},
 		{"digest-file", "/nowhere/at/all", "no such file"},
 		{"digest-file", "/dev/null/x", "not a directory"},

@@ -21,10 +21,8 @@ func (c *conn) Prepare(next nbdkit.Next, readonly bool) error {
 	if err != nil {
 		return err
 	}
-	for _, a := range c.filter.conf.digests {
-		if err := a.checkSize(size); err != nil {
-			return err
-		}
+	if err := c.filter.conf.checkSize(size); err != nil {
+		return err
 	}
 	if !readonly {
 		writable, err := next.CanWrite()
@@ -58,7 +56,16 @@ func (c *conn) Prepare(next nbdkit.Next, readonly bool) error {
 	return nil
 }
 
-func (c *conn) Finalize(next nbdkit.Next) error { return nil }
+// Finalize completes an export that has a name, when its last client leaves:
+// at shutdown, the layers below are opened on behalf of no client, and do not
+// learn from nbdkit which export is meant.
+func (c *conn) Finalize(next nbdkit.Next) error {
+	if c.export == "" || !c.image.retire(c.cursor) {
+		return nil
+	}
+	c.filter.finish(next, c.image)
+	return nil
+}
 
 func (c *conn) Close() {
 	if c.image != nil {

@@ -4,13 +4,20 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 )
 
 // Notes on the end pass
 //
-// At shutdown the filter reads what it does not know yet: it asks for extents
-// first, so that holes cost nothing, and reads the rest in large pieces, in
-// order, several at a time if the layers below are parallel.
+// At shutdown, or when a client asks for the final digest, the filter reads
+// what it does not know yet: it asks for extents first, so that holes cost
+// nothing, and reads the rest in large pieces, in order, several at a time if
+// the layers below are parallel.
+//
+// Other clients may be at work meanwhile. What they are reading is left to
+// them, and looked at again when they have ended. An extent that reads as zero
+// is like data: it is asked for, and taken, within an op, so that a write in
+// between taints it.
 
 const (
 	endReaders  = 4
@@ -18,12 +25,14 @@ const (
 	// endZeroSize bounds a hole that is taken at once by a digest that hashes
 	// all of it, so that a signal is heeded within a second or so.
 	endZeroSize = 1 << 30
+	// othersPause is how long requests of clients are waited for at a time.
+	othersPause = 2 * time.Millisecond
 )
 
 // errInterrupted is returned by an endPass that was told to stop.
 var errInterrupted = errors.New("interrupted")
 
-// An endPass makes an image complete that has no clients any more.
+// An endPass reads what is unknown of an image.
 type endPass struct {
 	im          *image
 	next        layer
@@ -32,58 +41,69 @@ type endPass struct {
 	mu       sync.Mutex // guards all below
 	position int64      // what is unknown before it is being read
 	dataEnd  int64      // [position, dataEnd) is known to hold data
+	passedBy bool       // something was left to a client
 	err      error
 }
 
-// run reads what is unknown with several readers. It returns the first error.
+// run reads what is unknown with several readers, or on the caller's thread if
+// it is one. It returns the first error.
 func (e *endPass) run(readers int) error {
-	// A pass leaves out what found no room in memory. Each makes the linear
-	// digests' frontier move, so that the next one gets further.
+	// A pass leaves out what found no room in memory, and what clients are
+	// reading. Each makes the linear digests' frontier move, so that the next
+	// one gets further.
 	for last := int64(-1); ; {
 		e.im.drain(e.interrupted)
 		lo, hi := e.im.firstUnknown(0)
 		if lo == hi {
 			e.im.cutHoles(e.interrupted)
 		}
-		if e.err != nil || lo == hi || lo == last {
+		switch {
+		case e.err != nil || lo == hi:
 			return e.err
+		case e.passedBy:
+			time.Sleep(othersPause)
+		case lo == last:
+			return nil
+		}
+		if lo != last {
+			e.im.retry()
 		}
 		last = lo
-		e.position, e.dataEnd = lo, 0
-		e.im.retry()
+		e.position, e.dataEnd, e.passedBy = lo, 0, false
 		e.pass(readers)
 	}
 }
 
 func (e *endPass) pass(readers int) {
+	if readers == 1 {
+		e.read()
+		return
+	}
+	// Threads of their own, because on that of a client some layers, such as
+	// nbdkit's delay filter, fail a read when the client has gone.
 	var wg sync.WaitGroup
 	for range readers {
-		wg.Go(func() {
-			defer func() {
-				if v := recover(); v != nil {
-					e.fail(fmt.Errorf("internal error in the end pass: %v", v))
-				}
-			}()
-			e.read()
-		})
+		wg.Go(e.read)
 	}
 	wg.Wait()
 }
 
 func (e *endPass) read() {
+	defer func() {
+		if v := recover(); v != nil {
+			e.fail(fmt.Errorf("internal error in the end pass: %v", v))
+		}
+	}()
 	for {
-		lo, hi, zero, err := e.claim()
+		p, err := e.claim()
+		if err == nil && p.lo < p.hi {
+			err = e.im.take(e.next, p)
+		}
 		if err != nil {
 			e.fail(err)
 			return
 		}
-		switch {
-		case lo == hi:
-			return
-		case zero:
-			e.im.zero(lo, hi)
-		case !e.im.readOwn(e.next, lo, hi) && e.im.failedEarly():
-			e.fail(fmt.Errorf("bytes from %d to %d cannot be read", lo, hi))
+		if p.lo == p.hi {
 			return
 		}
 	}
@@ -97,36 +117,71 @@ func (e *endPass) fail(err error) {
 	}
 }
 
-// claim returns the next range to be taken care of, or an empty one.
-func (e *endPass) claim() (lo, hi int64, zero bool, err error) {
+// A piece is an unknown range, listed as an op of the filter's own.
+type piece struct {
+	lo, hi int64
+	ticket uint64
+	zero   bool // it reads as zero
+}
+
+// claim returns the next piece to be taken, or an empty one.
+func (e *endPass) claim() (piece, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.interrupted() {
-		return 0, 0, false, errInterrupted
+	for {
+		if e.interrupted() {
+			return piece{}, errInterrupted
+		}
+		if e.err != nil {
+			return piece{}, nil // another reader has said why
+		}
+		lo, hi := e.im.firstUnknown(e.position)
+		if lo == hi {
+			return piece{}, nil
+		}
+		ticket, end, ok := e.im.beginFree(lo, hi)
+		if !ok {
+			e.position, e.passedBy = end, true
+			continue
+		}
+		p := piece{lo: lo, hi: end, ticket: ticket}
+		// Listed now, so nobody else begins to read it; but somebody may have
+		// just ended.
+		if first, end := e.im.firstUnknown(lo); first != lo {
+			e.im.unlist(ticket)
+			continue
+		} else {
+			p.hi = min(p.hi, end)
+		}
+		if err := e.cut(&p); err != nil {
+			e.im.unlist(ticket)
+			return piece{}, err
+		}
+		e.im.shrink(ticket, p.hi)
+		e.position = p.hi
+		return p, nil
 	}
-	if e.err != nil {
-		return 0, 0, false, nil // another reader has said why
-	}
-	lo, hi = e.im.firstUnknown(e.position)
-	if lo == hi {
-		return lo, hi, false, nil
-	}
-	if lo >= e.dataEnd {
-		if zero, err = e.look(lo); err != nil {
-			return 0, 0, false, err
+}
+
+// cut makes a piece as long as is good to be taken at once, all of it a hole
+// or data.
+func (e *endPass) cut(p *piece) (err error) {
+	if p.lo >= e.dataEnd {
+		if p.zero, err = e.look(p.lo); err != nil {
+			return err
 		}
 	}
-	if zero {
-		hi = min(hi, e.dataEnd)
+	if p.zero {
+		p.hi = min(p.hi, e.dataEnd)
 		if e.im.linear != nil {
-			hi = min(hi, lo+min(endZeroSize, e.im.size-lo))
+			p.hi = min(p.hi, p.lo+min(endZeroSize, e.im.size-p.lo))
 		}
 		e.dataEnd = 0
 	} else {
-		hi = min(hi, e.dataEnd, lo-lo%endReadSize+min(endReadSize, e.im.size-lo+lo%endReadSize))
+		ahead := p.lo % endReadSize
+		p.hi = min(p.hi, e.dataEnd, p.lo-ahead+min(endReadSize, e.im.size-p.lo+ahead))
 	}
-	e.position = hi
-	return lo, hi, zero, nil
+	return nil
 }
 
 // look asks the layer below for the extent at offset, with the next ones if
@@ -147,6 +202,27 @@ func (e *endPass) look(offset int64) (zero bool, err error) {
 		err = fmt.Errorf("the layer below tells no extent at %d", offset)
 	}
 	return zero, err
+}
+
+// take makes a piece known.
+func (im *image) take(next layer, p piece) error {
+	if p.zero {
+		defer im.unlist(p.ticket)
+		if im.answered(p.ticket) {
+			im.zero(p.lo, p.hi)
+		}
+		return nil
+	}
+	buf := ownBuffers.Get().(*[ownRead]byte)
+	defer ownBuffers.Put(buf)
+	data := buf[:p.hi-p.lo]
+	_, err := next.ReadAt(data, p.lo)
+	if err != nil {
+		data = nil
+		err = fmt.Errorf("bytes from %d to %d cannot be read", p.lo, p.hi)
+	}
+	im.endRead(next, nil, p.ticket, p.lo, data)
+	return err
 }
 
 // zero takes a range that reads as zero without a read.
@@ -172,12 +248,6 @@ func (im *image) cutHoles(interrupted func() bool) {
 		t.cutHoles(-1, interrupted)
 	}
 	im.settle()
-}
-
-func (im *image) failedEarly() bool {
-	im.mu.Lock()
-	defer im.mu.Unlock()
-	return im.noEarly
 }
 
 // drain waits until the linear digests have hashed what is ready.

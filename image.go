@@ -63,6 +63,8 @@ type image struct {
 
 	lastFrontier atomic.Int64 // of the linear digests, when flows was called
 
+	pace pace // of what is known, for queries
+
 	// refused is set when a digest is not the expected one.
 	refused atomic.Bool
 
@@ -153,6 +155,24 @@ func (im *image) connect() *cursor {
 	c := &cursor{at: -1}
 	im.cursors[c] = struct{}{}
 	return c
+}
+
+// retire is called when a connection sends no more requests. It tells whether
+// that was the last one.
+func (im *image) retire(c *cursor) (last bool) {
+	im.mu.Lock()
+	defer im.mu.Unlock()
+	if c.writer {
+		c.writer = false
+		im.writers--
+	}
+	c.gone = true
+	for other := range im.cursors {
+		if !other.gone {
+			return false
+		}
+	}
+	return im.touched.Load()
 }
 
 func (im *image) disconnect(c *cursor) {
@@ -312,12 +332,13 @@ func (im *image) snapshot() result {
 	r := result{
 		Export:  im.export,
 		Name:    im.conf.displayName(im.export),
-		Size:    im.size,
+		Size:    imageSize(im.size),
 		State:   pending,
 		Error:   im.failure,
 		Started: im.started.UTC().Truncate(time.Second),
 		Bytes: byteCounts{
 			Known:         known,
+			Unread:        im.size - known,
 			ClientRead:    im.clientRead.Load(),
 			ClientWritten: im.clientWritten.Load(),
 			Holes:         im.holes.Load(),

@@ -32,6 +32,7 @@ type filter struct {
 	conf     *config
 	parallel bool
 	sidecar  *sidecar
+	queries  queries
 
 	mu     sync.Mutex // guards images
 	images map[string]*image
@@ -121,7 +122,7 @@ func (f *filter) publish() {
 func (f *filter) Finish(next nbdkit.Backend) {
 	var results []result
 	for _, im := range f.touched() {
-		f.finish(next, im)
+		f.finishLast(next, im)
 		im.end()
 		results = append(results, im.snapshot())
 	}
@@ -134,25 +135,44 @@ func (f *filter) Finish(next nbdkit.Backend) {
 	}
 }
 
-func (f *filter) finish(next nbdkit.Backend, im *image) {
+// finishLast opens the layer below to complete an image after its last client.
+func (f *filter) finishLast(backend nbdkit.Backend, im *image) {
 	im.clientsGone()
 	im.drain(nbdkit.Interrupted)
-	if f.conf.unread == skip || im.finishedOrFailed() || im.isProbed() || nbdkit.Interrupted() {
+	if !f.wantsMore(im) {
 		return
 	}
-	context, err := next.Open(im.export)
+	if im.export != "" {
+		nbdkit.Error("%v is not complete: a layer below need not know at shutdown which export is meant", im)
+		return
+	}
+	context, err := backend.Open(im.export)
 	if err != nil {
 		nbdkit.Error("%v cannot be completed: %v", im, err)
 		return
 	}
 	defer context.Close()
-	if size, err := context.Size(); err != nil || size != im.size {
+	f.finish(context.Next, im)
+}
+
+// wantsMore tells whether the filter is to read what clients have left of an
+// image.
+func (f *filter) wantsMore(im *image) bool {
+	return f.conf.unread != skip && !im.isProbed() && im.canBeCompleted() && nbdkit.Signals() < 2
+}
+
+// finish reads what clients have left of an image.
+func (f *filter) finish(next nbdkit.Next, im *image) {
+	if !f.wantsMore(im) {
+		return
+	}
+	if size, err := next.Size(); err != nil || size != im.size {
 		nbdkit.Error("%v cannot be completed: its size was %d and is %d now", im, im.size, size)
 		return
 	}
 	stop := showProgress(im)
 	defer stop()
-	pass := endPass{im: im, next: context, interrupted: nbdkit.Interrupted}
+	pass := endPass{im: im, next: next, interrupted: func() bool { return nbdkit.Signals() >= 2 }}
 	if err := pass.run(f.readers()); err != nil {
 		nbdkit.Error("%v cannot be completed: %v", im, err)
 	}

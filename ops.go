@@ -22,6 +22,7 @@ type cursor struct {
 	at      int64 // the end of its last request
 	request int   // the number of that request
 	writer  bool
+	gone    bool // it sends no more requests
 }
 
 // noTicket is the ticket of a request that needs no op.
@@ -204,6 +205,32 @@ func (im *image) list(o op) uint64 {
 	}
 	im.ops = append(im.ops, o)
 	return uint64(len(im.ops) - 1)
+}
+
+// beginFree lists a read of the filter's own of [lo, hi), or of its beginning
+// if another request is further on, and returns where that ends. If a request
+// is at lo, it returns where that one ends.
+func (im *image) beginFree(lo, hi int64) (ticket uint64, end int64, ok bool) {
+	im.mu.Lock()
+	defer im.mu.Unlock()
+	end = im.unclaimed(lo, hi)
+	if end > lo {
+		return im.list(op{lo: lo, hi: end, reading: true}), end, true
+	}
+	end = lo + 1
+	for _, o := range im.ops {
+		if o.active && o.lo <= lo && lo < o.hi {
+			end = max(end, o.hi)
+		}
+	}
+	return 0, end, false
+}
+
+// shrink makes an op end earlier.
+func (im *image) shrink(ticket uint64, hi int64) {
+	im.mu.Lock()
+	defer im.mu.Unlock()
+	im.ops[ticket].hi = hi
 }
 
 // answered notes that the layer below has answered, and tells whether its

@@ -5,23 +5,25 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 )
 
 // A result is what is known of one image at some moment.
 type result struct {
-	Export   string         `json:"export"`
-	Name     string         `json:"name"`
-	Size     int64          `json:"size"` // bytes
-	State    state          `json:"state"`
-	Error    string         `json:"error,omitempty"`
+	Export string    `json:"export"`
+	Name   string    `json:"name"`
+	Size   imageSize `json:"size"`
+	State  state     `json:"state"`
+	Error  string    `json:"error,omitempty"`
 
 	Signature *signatureResult `json:"signature,omitempty"`
 
 	Digests  []digestResult `json:"digests"`
 	Bytes    byteCounts     `json:"bytes"`
-	Started  time.Time      `json:"started"`
+	Estimate *int64         `json:"estimated_seconds,omitempty"` // in queries only
+	Started  time.Time      `json:"started,omitzero"`
 	Finished *time.Time     `json:"finished,omitempty"`
 }
 
@@ -32,6 +34,18 @@ type signatureResult struct {
 	Kinds    []string `json:"kinds"`
 	Dangers  []string `json:"dangers,omitempty"`
 	Warnings []string `json:"warnings,omitempty"`
+}
+
+// imageSize is a number of bytes, or unknownSize.
+type imageSize int64
+
+const unknownSize imageSize = -1
+
+func (n imageSize) MarshalJSON() ([]byte, error) {
+	if n == unknownSize {
+		return []byte("null"), nil
+	}
+	return strconv.AppendInt(nil, int64(n), 10), nil
 }
 
 // A digestResult has no Hex unless the digest is that of the whole image.
@@ -60,6 +74,7 @@ func (d *digestResult) expect(list []expectation) {
 // byteCounts tell where the bytes of a digest came from.
 type byteCounts struct {
 	Known         int64 `json:"known"`
+	Unread        int64 `json:"unread"` // not known yet
 	ClientRead    int64 `json:"client_read"`
 	ClientWritten int64 `json:"client_written"`
 	Holes         int64 `json:"holes"`

@@ -20,14 +20,14 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "filter.h"
+#include "exports.h"
 #include "_cgo_export.h"
 
 struct filter_param *filter_params;
 size_t filter_nr_params;
 char *filter_directory;
 volatile int filter_interrupted;
-volatile int filter_stopping;
+volatile int filter_signals;
 int filter_stdout = -1;
 int filter_failed;
 
@@ -231,7 +231,7 @@ stop (int sig)
 {
   const struct sigaction *sa = sig == SIGINT ? &nbdkit_int : &nbdkit_term;
 
-  filter_stopping = 1;
+  filter_signals++;
   sa->sa_handler (sig);
 }
 
@@ -257,6 +257,7 @@ filter_after_fork (nbdkit_backend *backend)
     nbdkit_error ("atexit failed");
     return -1;
   }
+  filter_backend = backend;
   if (filter_start_go () == -1)
     return -1;
   return goStart (final_thread_model == NBDKIT_THREAD_MODEL_PARALLEL);
@@ -265,7 +266,7 @@ filter_after_fork (nbdkit_backend *backend)
 static void
 interrupt (int sig)
 {
-  filter_interrupted = 1;
+  filter_interrupted++;
 }
 
 /* nbdkit is on its way out, mostly because of a signal.  A second one
@@ -284,31 +285,29 @@ filter_cleanup (nbdkit_backend *backend)
   sigaction (SIGTERM, &old_term, NULL);
 }
 
-static void *
-filter_open (nbdkit_next_open *next, nbdkit_context *context,
-             int readonly, const char *exportname, int is_tls)
-{
-  if (next (context, readonly, exportname) == -1)
-    return NULL;
-  return (void *) goOpen ((char *) exportname, readonly, is_tls);
-}
-
 static void
 filter_close (void *handle)
 {
-  goClose ((uintptr_t) handle);
+  if (is_own (handle))
+    goCloseOwn (go_handle (handle));
+  else
+    goClose (go_handle (handle));
 }
 
 static int
 filter_prepare (nbdkit_next *next, void *handle, int readonly)
 {
-  return goPrepare (next, (uintptr_t) handle, readonly);
+  if (is_own (handle))
+    return 0;
+  return goPrepare (next, go_handle (handle), readonly);
 }
 
 static int
 filter_finalize (nbdkit_next *next, void *handle)
 {
-  return goFinalize (next, (uintptr_t) handle);
+  if (is_own (handle))
+    return 0;
+  return goFinalize (next, go_handle (handle));
 }
 
 /* The data callbacks: tell Go, do it, tell Go how it went.  When the
@@ -317,13 +316,13 @@ filter_finalize (nbdkit_next *next, void *handle)
 
 #define BEGIN(op, buf)                                                  \
   uint64_t ticket;                                                      \
-  int r = goBegin ((uintptr_t) handle, op, buf, count, offset,          \
+  int r = goBegin (go_handle (handle), op, buf, count, offset,          \
                    &ticket, err);                                       \
   if (r != 0)                                                           \
     return r == 1 ? 0 : -1
 
 #define END(op, buf)                                                    \
-  if (goEnd (next, (uintptr_t) handle, op, ticket, (void *) buf,        \
+  if (goEnd (next, go_handle (handle), op, ticket, (void *) buf,        \
              count, offset, r == 0, r == 0 ? err : NULL) == -1)         \
     return -1;                                                          \
   return r
@@ -333,6 +332,8 @@ filter_pread (nbdkit_next *next, void *handle,
               void *buf, uint32_t count, uint64_t offset,
               uint32_t flags, int *err)
 {
+  if (is_own (handle))
+    return goOwnRead (go_handle (handle), buf, count, offset, err);
   BEGIN (FILTER_READ, buf);
   r = next->pread (next, buf, count, offset, flags, err);
   END (FILTER_READ, buf);
@@ -353,7 +354,7 @@ filter_flush (nbdkit_next *next, void *handle, uint32_t flags, int *err)
 {
   if (next->flush (next, flags, err) == -1)
     return -1;
-  return goFlushed (next, (uintptr_t) handle, err);
+  return goFlushed (next, go_handle (handle), err);
 }
 
 static int
@@ -381,7 +382,7 @@ filter_extents (nbdkit_next *next, void *handle,
 {
   BEGIN (FILTER_EXTENTS, NULL);
   r = next->extents (next, count, offset, flags, extents, err);
-  if (goEndExtents (next, (uintptr_t) handle, ticket, extents,
+  if (goEndExtents (next, go_handle (handle), ticket, extents,
                     count, offset, r == 0, r == 0 ? err : NULL) == -1)
     return -1;
   return r;
@@ -395,10 +396,20 @@ static struct nbdkit_filter filter = {
   .get_ready         = filter_get_ready,
   .after_fork        = filter_after_fork,
   .cleanup           = filter_cleanup,
+  .list_exports      = filter_list_exports,
   .open              = filter_open,
   .close             = filter_close,
   .prepare           = filter_prepare,
   .finalize          = filter_finalize,
+  .get_size          = filter_get_size,
+  .export_description = filter_export_description,
+  .block_size        = filter_block_size,
+  .can_write         = filter_can_write,
+  .can_flush         = filter_can_flush,
+  .is_rotational     = filter_is_rotational,
+  .can_extents       = filter_can_extents,
+  .can_multi_conn    = filter_can_multi_conn,
+  .can_cache         = filter_can_cache,
   .pread             = filter_pread,
   .pwrite            = filter_pwrite,
   .flush             = filter_flush,

@@ -45,8 +45,10 @@ enum filter_op {
 /* SIGINT or SIGTERM came while .cleanup ran. */
 extern volatile int filter_interrupted;
 
-/* SIGINT or SIGTERM came: nbdkit is about to end. */
-extern volatile int filter_stopping;
+/* How many times SIGINT or SIGTERM came before .cleanup: nbdkit is about to
+ * end.
+ */
+extern volatile int filter_signals;
 
 /* A copy of standard output, which nbdkit closes before it serves, or -1 if
  * there is none that can be written to.

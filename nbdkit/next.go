@@ -109,8 +109,11 @@ func Debug(format string, args ...any) {
 // Interrupted tells whether nbdkit got SIGINT or SIGTERM while Finish ran.
 func Interrupted() bool { return C.filter_interrupted != 0 }
 
+// Signals returns how many times nbdkit was told to end by SIGINT or SIGTERM.
+func Signals() int { return int(C.filter_signals) + int(C.filter_interrupted) }
+
 // Stopping tells whether nbdkit got SIGINT or SIGTERM.
-func Stopping() bool { return C.filter_stopping != 0 }
+func Stopping() bool { return C.filter_signals != 0 }
 
 // Fail makes a foreground nbdkit end with status 1 after a clean shutdown.
 func Fail() { C.filter_failed = 1 }
@@ -203,10 +206,12 @@ func (e Extents) Zeros() iter.Seq2[int64, int64] {
 type Backend struct{ p *C.nbdkit_backend }
 
 // Open opens an export for reading. The caller must close it.
-func (b Backend) Open(export string) (*Context, error) {
+func (b Backend) Open(export string) (*Context, error) { return openContext(b.p, export, 1) }
+
+func openContext(backend *C.nbdkit_backend, export string, shared C.int) (*Context, error) {
 	name := C.CString(export)
 	defer C.free(unsafe.Pointer(name))
-	p := C.nbdkit_next_context_open(b.p, 1, name, 1)
+	p := C.nbdkit_next_context_open(backend, 1, name, shared)
 	if p == nil {
 		return nil, fmt.Errorf("the layer below does not open export %q", export)
 	}

@@ -38,6 +38,8 @@ func TestBadParameterIsAnErrorBeforeNbdkitServes(t *testing.T) {
 		{"negative memory", []string{"digest-memory=-1"}, "-1", "this is not a size"},
 		{"memory in words", []string{"digest-memory=lots"}, "lots", "this is not a size"},
 		{"memory with two suffixes", []string{"digest-memory=1MM"}, "1MM", "this is not a size"},
+		{"query in other words", []string{"digest-query=maybe"}, "digest-query=maybe", "use true or false"},
+		{"no word on queries", []string{"digest-query="}, "digest-query=", "no value"},
 		{"suffix alone", []string{"digest-memory=M"}, "digest-memory=M", "this is not a size"},
 		{"no file", []string{"digest-file="}, "digest-file=", "no value"},
 		{"directory as the file", []string{"digest-file=/tmp"}, "/tmp", "name a file in it"},
@@ -93,6 +95,8 @@ func TestGoodParametersMeanWhatTheySay(t *testing.T) {
 		{"names may be in capitals", []string{"digest=SHA256,Blake3"}, []string{"sha256", "blake3"}},
 		{"the least memory", []string{"digest-memory=1048576", "digest=sha224"}, []string{"sha224"}},
 		{"the most memory", []string{"digest-memory=1T", "digest=sha384"}, []string{"sha384"}},
+		{"queries", []string{"digest-query=On"}, []string{"blake3"}},
+		{"no queries", []string{"digest-query=0"}, []string{"blake3"}},
 		{"read late", []string{"digest-unread=late", "digest=sha1,blake3"}, []string{"sha1", "blake3"}},
 		{"format by its name", []string{"digest-format=text"}, []string{"blake3"}},
 	} {

@@ -1,0 +1,156 @@
+package main
+
+import (
+	"errors"
+	"slices"
+	"time"
+
+	"nbdkit-digest-filter/nbdkit"
+)
+
+// Notes on final answers
+//
+// A client that reads .digest-final completes the digest in its own request,
+// on a context of the layer below that belongs to its connection: there it has
+// whatever right to call the layer that requests have. If the layers below are
+// not parallel, the request reads alone, on its own thread, and holds whatever
+// lock nbdkit keeps other requests out with.
+//
+// One client at a time does this for an export; others wait, and find it done.
+// nbdkit does not tell a callback that its client has gone, so the work goes
+// on for them, and what is read is known to all. A signal that ends nbdkit
+// ends it.
+
+// opener returns what opens the layer below when a final answer is read. It is
+// called when that is opened, because only then nbdkit knows which export of
+// the layer below is the default one: if that will have to be read, it is
+// opened now for a moment.
+func (f *filter) opener(exports []string) func(export string) (*nbdkit.Context, error) {
+	im := f.opened("")
+	if !slices.Contains(exports, "") || f.conf.unread == skip || im != nil && !im.canBeCompleted() {
+		return func(export string) (*nbdkit.Context, error) {
+			if export == "" {
+				return nbdkit.OpenShared(export) // a client has, so it is safe
+			}
+			return nbdkit.OpenBelow(export)
+		}
+	}
+	context, noDefault := nbdkit.OpenBelow("")
+	if noDefault == nil {
+		context.Close()
+	}
+	return func(export string) (*nbdkit.Context, error) {
+		if export == "" && noDefault != nil {
+			return nil, noDefault
+		}
+		return nbdkit.OpenBelow(export)
+	}
+}
+
+// finals completes exports, and returns the last word on each.
+func (f *filter) finals(exports []string, open func(string) (*nbdkit.Context, error)) []result {
+	results := make([]result, len(exports))
+	for i, export := range exports {
+		err := f.complete(export, open, nbdkit.Stopping)
+		r := f.query(export)
+		r.Estimate = nil
+		if r.State == pending {
+			r.State = incomplete
+			if err != nil {
+				r.Error = err.Error()
+			}
+		}
+		results[i] = r
+	}
+	return results
+}
+
+// complete reads what is unknown of an export.
+func (f *filter) complete(export string, open func(string) (*nbdkit.Context, error), shutdown func() bool) error {
+	if f.conf.unread == skip {
+		return nil
+	}
+	done := f.takeTurn(export)
+	defer done()
+	if im := f.opened(export); im != nil && !im.canBeCompleted() {
+		im.touch()
+		return nil
+	}
+	context, err := open(export)
+	if err != nil {
+		return err
+	}
+	defer context.Close()
+	size, err := context.Size()
+	if err != nil {
+		return err
+	}
+	if err := f.conf.checkSize(size); err != nil {
+		return err
+	}
+	im := f.image(export, size)
+	im.touch()
+	err = im.complete(context, f.readers(), shutdown)
+	if err != nil {
+		nbdkit.Error("%v cannot be completed: %v", im, err)
+	}
+	return err
+}
+
+// complete reads what is unknown beside clients that may be at work. It ends
+// early when one of them begins to write.
+func (im *image) complete(next layer, readers int, shutdown func() bool) error {
+	for im.canBeCompleted() {
+		pass := endPass{im: im, next: next, interrupted: func() bool {
+			return shutdown() || !im.canBeCompleted()
+		}}
+		err := pass.run(readers)
+		switch {
+		case shutdown():
+			return errInterrupted
+		case err != nil && !errors.Is(err, errInterrupted):
+			return err
+		case im.linear != nil && im.linear.err() != nil:
+			return im.linear.err()
+		}
+		// All is taken, but the threads of clients may still be hashing.
+		if im.canBeCompleted() {
+			time.Sleep(othersPause)
+		}
+	}
+	return nil
+}
+
+// canBeCompleted tells whether reading would help.
+func (im *image) canBeCompleted() bool {
+	im.mu.Lock()
+	defer im.mu.Unlock()
+	return im.sums == nil && im.failure == "" && im.writers == 0
+}
+
+// takeTurn waits until nobody else completes an export, and keeps others from
+// it until done is called.
+func (f *filter) takeTurn(export string) (done func()) {
+	q := &f.queries
+	for {
+		q.mu.Lock()
+		turn := q.turns[export]
+		if turn == nil {
+			break
+		}
+		q.mu.Unlock()
+		<-turn
+	}
+	defer q.mu.Unlock()
+	if q.turns == nil {
+		q.turns = make(map[string]chan struct{})
+	}
+	turn := make(chan struct{})
+	q.turns[export] = turn
+	return func() {
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		delete(q.turns, export)
+		close(turn)
+	}
+}
