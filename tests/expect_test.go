@@ -73,12 +73,15 @@ func TestRightDigestOrNoCopy(t *testing.T) {
 			if source.name == "qcow2" && !strings.HasPrefix(name, "qemu-img") {
 				continue // to them it is like any raw file
 			}
-			for _, digest := range []string{"sha256", "blake3", "blkhash/sha256/64k"} {
+			for _, digest := range []string{"sha256", "blake3"} {
+				got := sumOf(t, digest, file)
 				for _, access := range []string{"-r", ""} {
+					if digest != "sha256" && access == "" {
+						continue
+					}
 					for _, right := range []bool{true, false} {
 						t.Run(fmt.Sprintf("%s %s %s %s %v", source.name, name, digest, access, right), func(t *testing.T) {
-							sum := sumOf(t, digest, file)
-							got := sum
+							sum := got
 							if !right {
 								sum = bend(sum)
 							}
