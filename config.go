@@ -212,6 +212,11 @@ func (c *config) checkSalt() error {
 	return nil
 }
 
+// looks tells whether it matters what an image is.
+func (c *config) looks() bool {
+	return c.refuseUnsafe || c.signature.sane || c.signature.wanted != nil
+}
+
 // checkSize tells whether all digests of an image of size bytes exist.
 func (c *config) checkSize(size int64) error {
 	for _, a := range c.digests {

@@ -13,7 +13,6 @@ type conn struct {
 	export string
 	image  *image
 	cursor *cursor
-	prefix []byte // of the image, if reads may be answered from it
 }
 
 func (c *conn) Prepare(next nbdkit.Next, readonly bool) error {
@@ -35,8 +34,7 @@ func (c *conn) Prepare(next nbdkit.Next, readonly bool) error {
 	if !readonly {
 		im.setWritable()
 	}
-	prefix, err := im.admit(next, readonly)
-	if err != nil {
+	if err := im.admit(next, readonly); err != nil {
 		return err
 	}
 	if im.conf.verify == before {
@@ -46,9 +44,6 @@ func (c *conn) Prepare(next nbdkit.Next, readonly bool) error {
 		}
 	}
 	c.image, c.cursor = im, im.connect()
-	if readonly {
-		c.prefix = prefix
-	}
 	if size == 0 {
 		im.touch() // there is nothing to ask for
 		im.settle()
@@ -74,22 +69,25 @@ func (c *conn) Close() {
 	}
 }
 
-func (c *conn) Begin(op nbdkit.Op, buf []byte, offset, count int64) (ticket uint64, answered bool, err error) {
+func (c *conn) Begin(op nbdkit.Op, buf []byte, offset, count int64) (ticket uint64, answered int, err error) {
 	if c.image.refused.Load() {
-		return 0, false, errMismatch
+		return 0, 0, errMismatch
 	}
 	switch op {
 	case nbdkit.Read:
-		if offset+count <= int64(len(c.prefix)) {
-			copy(buf, c.prefix[offset:])
-			c.image.readPrefix(c.cursor, offset, offset+count)
-			return 0, true, nil
+		// Listed first, so that a write that comes meanwhile is noticed.
+		ticket = c.image.beginRead(c.cursor, offset, offset+count)
+		answered = c.image.fromPrefix(buf, offset)
+		if answered == len(buf) {
+			c.image.endRead(nil, c.cursor, ticket, offset, nil)
+			c.image.clientRead.Add(count)
+			return 0, answered, c.image.verdict()
 		}
-		return c.image.beginRead(c.cursor, offset, offset+count), false, nil
+		return ticket, answered, nil
 	case nbdkit.AskExtents:
-		return c.image.beginExtents(offset, offset+count), false, nil
+		return c.image.beginExtents(offset, offset+count), 0, nil
 	}
-	return c.image.beginWrite(c.cursor, offset, offset+count), false, nil
+	return c.image.beginWrite(c.cursor, offset, offset+count), 0, nil
 }
 
 // errMismatch fails the requests of an image that is not the expected one. The

@@ -13,49 +13,74 @@ import (
 // some kind, and refused if that is not what was asked for (signature.go,
 // unsafe.go). It is read once for all connections that are open at a time, and
 // again for the next client after them: a web server may have been mended, or
-// may have broken. What was read counts for the digests, and reads of it on a
-// read-only connection are answered from memory.
+// may have broken. What was read counts for the digests, and reads of it are
+// answered from memory until somebody writes to the image. If everything is to
+// be let in, nobody looks.
 
-// admit looks at the image on behalf of a new connection, and counts it. It
-// returns the image's first bytes. Each successful call must be followed by
-// leave.
-func (im *image) admit(next layer, readonly bool) ([]byte, error) {
+// admit looks at the image on behalf of a new connection, and counts it. Each
+// successful call must be followed by leave.
+func (im *image) admit(next layer, readonly bool) error {
 	im.door.Lock()
 	defer im.door.Unlock()
 	if im.refused.Load() {
-		return nil, fmt.Errorf("%v is refused: its digest is not the expected one", im)
+		return fmt.Errorf("%v is refused: its digest is not the expected one", im)
 	}
-	if im.guests > 0 && readonly && im.prefix != nil {
-		im.guests++
-		return im.prefix, nil
+	if im.prefix.Load() == nil && im.conf.looks() {
+		if err := im.look(next, readonly); err != nil {
+			return err
+		}
 	}
+	im.guests++
+	return nil
+}
+
+func (im *image) look(next layer, readonly bool) error {
 	prefix := make([]byte, min(im.size, prefixSize))
 	ticket := im.beginLook(0, int64(len(prefix)))
 	if len(prefix) > 0 {
 		if _, err := next.ReadAt(prefix, 0); err != nil {
 			im.unlist(ticket)
-			return nil, fmt.Errorf("the start of %v cannot be read: %w", im, err)
+			return fmt.Errorf("the start of %v cannot be read: %w", im, err)
 		}
 	}
+	im.answered(ticket) // nobody needs to wait for it
 	s, err := identify(prefix, im.size, &lookingLayer{im, next})
 	if err == nil {
 		err = im.check(s, readonly)
 	}
 	if err != nil {
 		im.unlist(ticket) // nothing of it counts
-		return nil, err
+		return err
+	}
+	im.setSignature(s)
+	if !readonly && s.kinds[0].name == "blank" {
+		im.unlist(ticket)
+		return nil // the destination of a copy, which will change it
 	}
 	im.endRead(next, nil, ticket, 0, prefix)
-	if readonly {
-		if im.seen != nil && !bytes.Equal(im.seen, prefix) {
-			im.fail("the source has changed: its start is not what it was")
-			nbdkit.Error("%v has changed: its start is not what an earlier client read", im)
-		}
-		im.seen, im.prefix = prefix, prefix
+	if im.written.Load() {
+		return nil
 	}
-	im.guests++
-	im.setSignature(s)
-	return prefix, nil
+	if im.seen != nil && !bytes.Equal(im.seen, prefix) {
+		im.fail("the source has changed: its start is not what it was")
+		nbdkit.Error("%v has changed: its start is not what an earlier client read", im)
+	}
+	im.seen = prefix
+	im.prefix.Store(&prefix)
+	if im.written.Load() {
+		im.prefix.Store(nil) // a write has begun meanwhile
+	}
+	return nil
+}
+
+// fromPrefix answers the beginning of a read from memory, if it can, and
+// returns how many bytes that is.
+func (im *image) fromPrefix(buf []byte, offset int64) int {
+	prefix := im.prefix.Load()
+	if prefix == nil || offset >= int64(len(*prefix)) {
+		return 0
+	}
+	return copy(buf, (*prefix)[offset:])
 }
 
 // leave ends what admit has begun.
@@ -63,7 +88,7 @@ func (im *image) leave() {
 	im.door.Lock()
 	defer im.door.Unlock()
 	if im.guests--; im.guests == 0 {
-		im.prefix = nil
+		im.prefix.Store(nil)
 	}
 }
 

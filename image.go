@@ -70,8 +70,11 @@ type image struct {
 
 	door   sync.Mutex // guards those below, and the look at a new client's image
 	guests int        // connections
-	prefix []byte     // of the image, as long as there are any
-	seen   []byte     // the last prefix
+	seen   []byte     // the start of the image when a client looked at it last
+
+	// prefix is seen as long as there are clients and nobody has written.
+	prefix  atomic.Pointer[[]byte]
+	written atomic.Bool
 
 	verifying sync.Mutex // held by the client that verifies the image
 

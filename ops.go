@@ -15,6 +15,7 @@ type op struct {
 	reading bool // the layer below has not answered yet
 	writing bool
 	tainted bool
+	fed     bool // its data may have been hashed
 }
 
 // A cursor is where a connection reads.
@@ -39,19 +40,6 @@ func (im *image) beginRead(c *cursor, lo, hi int64) uint64 {
 	im.requests++
 	c.at, c.request = hi, im.requests
 	return im.list(op{lo: lo, hi: hi, reading: true, tainted: im.isWritten(lo, hi)})
-}
-
-// readPrefix notes a read that was answered from memory.
-func (im *image) readPrefix(c *cursor, lo, hi int64) {
-	im.touch()
-	im.clientRead.Add(hi - lo)
-	if im.done.Load() {
-		return
-	}
-	im.mu.Lock()
-	defer im.mu.Unlock()
-	im.requests++
-	c.at, c.request = hi, im.requests
 }
 
 // endRead takes the data of a read, or nil if it failed. Cursor is nil for
@@ -110,6 +98,10 @@ func (im *image) isWritten(lo, hi int64) bool {
 // beginWrite lists a request that changes [lo, hi).
 func (im *image) beginWrite(c *cursor, lo, hi int64) uint64 {
 	im.touch()
+	if !im.written.Load() {
+		im.written.Store(true)
+		im.prefix.Store(nil)
+	}
 	ticket, withdrawn := im.listWrite(c, lo, hi)
 	for _, k := range im.known {
 		k.forget(lo, hi)
@@ -240,15 +232,16 @@ func (im *image) answered(ticket uint64) bool {
 	defer im.mu.Unlock()
 	o := &im.ops[ticket]
 	o.reading = false
-	return !o.tainted
+	o.fed = !o.tainted
+	return o.fed
 }
 
-// unlist ends an op. If it is tainted, what was hashed of it is forgotten
-// first.
+// unlist ends an op. If it became tainted after its data was taken, that is
+// forgotten first.
 func (im *image) unlist(ticket uint64) {
 	im.mu.Lock()
 	o := im.ops[ticket]
-	if o.tainted {
+	if o.tainted && o.fed {
 		im.mu.Unlock()
 		for _, k := range im.known {
 			k.forget(o.lo, o.hi)

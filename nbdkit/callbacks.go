@@ -96,7 +96,7 @@ func goFinalize(next *C.nbdkit_next, handle C.uintptr_t) C.int {
 
 //export goBegin
 func goBegin(handle C.uintptr_t, op C.enum_filter_op, buf unsafe.Pointer, count C.uint32_t, offset C.uint64_t,
-	ticket *C.uint64_t, err *C.int) (r C.int) {
+	ticket *C.uint64_t, answered *C.uint32_t, err *C.int) (r C.int) {
 	conn := connection(handle)
 	defer func() {
 		if v := recover(); v != nil {
@@ -107,13 +107,10 @@ func goBegin(handle C.uintptr_t, op C.enum_filter_op, buf unsafe.Pointer, count 
 	if buf != nil {
 		data = unsafe.Slice((*byte)(buf), int(count))
 	}
-	t, answered, e := conn.Begin(Op(op), data, int64(offset), int64(count))
-	*ticket = C.uint64_t(t)
-	switch {
-	case e != nil:
+	t, n, e := conn.Begin(Op(op), data, int64(offset), int64(count))
+	*ticket, *answered = C.uint64_t(t), C.uint32_t(n)
+	if e != nil {
 		return fail(err, e)
-	case answered:
-		return 1
 	}
 	return 0
 }

@@ -316,10 +316,11 @@ filter_finalize (nbdkit_next *next, void *handle)
 
 #define BEGIN(op, buf)                                                  \
   uint64_t ticket;                                                      \
+  uint32_t answered = 0;                                                \
   int r = goBegin (go_handle (handle), op, buf, count, offset,          \
-                   &ticket, err);                                       \
+                   &ticket, &answered, err);                            \
   if (r != 0)                                                           \
-    return r == 1 ? 0 : -1
+    return -1
 
 #define END(op, buf)                                                    \
   if (goEnd (next, go_handle (handle), op, ticket, (void *) buf,        \
@@ -335,7 +336,10 @@ filter_pread (nbdkit_next *next, void *handle,
   if (is_own (handle))
     return goOwnRead (go_handle (handle), buf, count, offset, err);
   BEGIN (FILTER_READ, buf);
-  r = next->pread (next, buf, count, offset, flags, err);
+  if (answered == count)
+    return 0;
+  r = next->pread (next, (char *) buf + answered, count - answered,
+                   offset + answered, flags, err);
   END (FILTER_READ, buf);
 }
 

@@ -47,10 +47,11 @@ type Conn interface {
 	Close()
 
 	// Begin is called before a request goes to the next layer. What it
-	// returns is handed to End. Buf is where the data of a read goes: if
-	// Begin has filled it, answered is true, and neither the next layer nor
-	// End is called. With an error, the request fails.
-	Begin(op Op, buf []byte, offset, count int64) (ticket uint64, answered bool, err error)
+	// returns is handed to End. Buf is where the data of a read goes: the
+	// next layer is asked for what is behind the bytes that Begin has
+	// answered. If that is all, End is not called. With an error, the request
+	// fails.
+	Begin(op Op, buf []byte, offset, count int64) (ticket uint64, answered int, err error)
 
 	// End is called when the next layer has answered. Data is what was read
 	// or written, valid until End returns, and nil for other requests. If

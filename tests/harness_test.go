@@ -177,6 +177,12 @@ func serve(t *testing.T, args ...string) *server {
 	return s
 }
 
+// serveUnseen is serve for images at which the filter need not look.
+func serveUnseen(t *testing.T, args ...string) *server {
+	t.Helper()
+	return serve(t, append(args, "signature=any", "signature-unsafe=allow")...)
+}
+
 // socketDir makes a directory with a name short enough for sockets, in which
 // every user may write.
 func socketDir(t *testing.T) string {

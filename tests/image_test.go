@@ -67,7 +67,8 @@ func TestDigestDoesNotDependOnHowAnImageIsRead(t *testing.T) {
 			t.Run(fmt.Sprintf("%d bytes %s", size, o.name), func(t *testing.T) {
 				t.Parallel()
 				sidecar := filepath.Join(t.TempDir(), "disk.sum")
-				s := serve(t, "--filter="+filter, "file", image, "digest=sha256,blake3", "digest-file="+sidecar)
+				// One byte may look like text.
+				s := serve(t, "--filter="+filter, "file", image, "signature=any", "digest=sha256,blake3", "digest-file="+sidecar)
 				nbdsh(t, s.uri(), readPrelude+o.script)
 				s.stop()
 				wantDigests(t, sidecar, image, "sha256", "blake3")
@@ -146,7 +147,7 @@ func TestSecondSignalEndsTheEndPass(t *testing.T) {
 			sidecar := filepath.Join(t.TempDir(), "disk.sum")
 			s := serve(t, "--filter="+filter, "--filter=log", "memory", "9223372036854775807",
 				"logfile="+sidecar+".log", "digest="+digest, "digest-unread=late", "digest-file="+sidecar)
-			nbdsh(t, s.uri(), "h.pread(512, 0)")
+			nbdsh(t, s.uri(), "h.pread(3 << 20, 0)")
 			s.cmd.Process.Signal(syscall.SIGTERM)
 			waitFor(t, "the end pass", func() bool {
 				return strings.Contains(contents(t, sidecar+".log"), "Extents")
@@ -166,7 +167,8 @@ func TestFailedReadIsReadAgainAtTheEnd(t *testing.T) {
 			sidecar, trigger := filepath.Join(dir, "disk.sum"), filepath.Join(dir, "trigger")
 			s := serve(t, "--filter="+filter, "--filter=error", "file", image,
 				"error-pread=EIO", "error-pread-rate=100%", "error-pread-file="+trigger,
-				"digest=sha256,blake3", "digest-unread="+unread, "digest-file="+sidecar)
+				"digest=sha256,blake3", "digest-unread="+unread, "digest-file="+sidecar,
+				"signature=any", "signature-unsafe=allow") // nobody looks at the start before
 			nbdsh(t, s.uri(), "h.pread(700000, 0)")
 			write(t, trigger, "")
 			got := nbdsh(t, s.uri(), `

@@ -117,7 +117,7 @@ func TestRunEndsWhenTheResultIsWritten(t *testing.T) {
 			sidecar := filepath.Join(t.TempDir(), "disk.sum")
 			run(t, "", "nbdkit", "-U", "-", "--filter="+filter, "file", image,
 				"digest=sha512,blake3", "digest-unread="+unread, "digest-file="+sidecar,
-				"--run", `nbdinfo "$uri" && qemu-io -f raw -r -c "read 0 512" "$uri"`)
+				"--run", `nbdinfo "$uri" && qemu-io -f raw -r -c "read 0 3M" "$uri"`)
 			wantDigests(t, sidecar, image, "sha512", "blake3")
 		})
 	}

@@ -110,10 +110,14 @@ func TestRequestsReachTheLayerBelowAsTheyAre(t *testing.T) {
 				if j := slices.Index(layer, "FILE"); j >= 0 {
 					layer[j] = randomImage(t, 1*mib)
 				}
+				if filters != nil { // its own look at the image is no client's request
+					layer = append(layer, "signature=any", "signature-unsafe=allow")
+				}
 				s := serve(t, append(append(filters, "--filter=log"), append(layer, "logfile="+log)...)...)
 				replies[i] = run(t, "", "/usr/bin/python3", "-m", "nbd", "--base-allocation", "-u", s.uri(), "-c", commands)
 				for _, r := range requests(t, log) {
-					if r.connection == 1 {
+					// The filter asks for extents after a trim.
+					if r.connection == 1 && r.action != "Extents" {
 						logs[i] += fmt.Sprintln(r.text)
 					}
 				}

@@ -107,7 +107,7 @@ func TestEveryClientCanAsk(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			s := serve(t, "--filter="+filter, "file", image, "digest=sha256,blake3")
+			s := serveUnseen(t, "--filter="+filter, "file", image, "digest=sha256,blake3")
 			wantState(t, parse(t, c.ask(t, s.uriOf(".digest"))), " pending sha256: blake3:")
 			copyAll(t, s.uri())
 			wantState(t, parse(t, c.ask(t, s.uriOf(".digest-final"))), " "+sums)
@@ -119,7 +119,7 @@ func TestEveryClientCanAsk(t *testing.T) {
 
 // Answers are for reading only, and nothing else can be done with them.
 func TestAnswersAreReadOnly(t *testing.T) {
-	s := serve(t, "--filter="+filter, "memory", "1M")
+	s := serveUnseen(t, "--filter="+filter, "memory", "1M")
 	for _, query := range []string{".digest", ".digest-final"} {
 		got := nbdsh(t, s.uriOf(query), `
 print(h.is_read_only(), h.can_flush(), h.can_trim(), h.can_zero(), h.can_fua(),
@@ -137,7 +137,7 @@ print(h.is_read_only(), h.can_flush(), h.can_trim(), h.can_zero(), h.can_fua(),
 func TestQueriesDoNotReadTheImage(t *testing.T) {
 	dir := filepath.Dir(randomImage(t, 2*mib))
 	log := filepath.Join(t.TempDir(), "log")
-	s := serve(t, "--filter="+filter, "--filter=log", "file", "dir="+dir, "logfile="+log)
+	s := serveUnseen(t, "--filter="+filter, "--filter=log", "file", "dir="+dir, "logfile="+log)
 	for _, query := range []string{".digest", ".digest/", ".digest/disk.img", ".digest/nosuch"} {
 		ask(t, s, query)
 		run(t, "", "nbdinfo", "--size", s.uriOf(query))
@@ -172,7 +172,7 @@ func TestExportsOfAPluginThatHasSeveral(t *testing.T) {
 		sums[name] = sumOf(t, "sha256", filepath.Join(dir, name))
 	}
 	sidecar := filepath.Join(t.TempDir(), "disk.sum")
-	s := serve(t, "--filter="+filter, "file", "dir="+dir, "digest=sha256", "digest-unread=late", "digest-file="+sidecar)
+	s := serveUnseen(t, "--filter="+filter, "file", "dir="+dir, "digest=sha256", "digest-unread=late", "digest-file="+sidecar)
 	var list struct {
 		Exports []struct {
 			Name string `json:"export-name"`
@@ -211,7 +211,7 @@ func TestExportsOfAPluginThatHasSeveral(t *testing.T) {
 func TestFinalOfTheDefaultExport(t *testing.T) {
 	image := randomImage(t, mib+1)
 	for range 2 {
-		s := serve(t, "--filter="+filter, "file", "dir="+filepath.Dir(image))
+		s := serveUnseen(t, "--filter="+filter, "file", "dir="+filepath.Dir(image))
 		for _, query := range []string{".digest-final", ".digest-final/"} {
 			if d := ask(t, s, query); d.Images[0].State != "incomplete" || d.Images[0].Error == "" {
 				t.Errorf("%s: without a default export, the answer is %+v", query, d.Images[0])
@@ -226,7 +226,7 @@ func TestFinalOfTheDefaultExport(t *testing.T) {
 		{"--filter=exportname", "file", image, "default-export=disk"},
 		{"--filter=noparallel", "file", image},
 	} {
-		s := serve(t, append([]string{"--filter=" + filter}, layer...)...)
+		s := serveUnseen(t, append([]string{"--filter=" + filter}, layer...)...)
 		for _, query := range []string{".digest-final/", ".digest-final"} {
 			if got := ask(t, s, query).state(); !strings.Contains(got, " complete blake3:"+sumOf(t, "blake3", image)) {
 				t.Errorf("%q, %s: the answer is %s", layer, query, got)
@@ -238,7 +238,7 @@ func TestFinalOfTheDefaultExport(t *testing.T) {
 
 func TestDescriptionTellsTheState(t *testing.T) {
 	image := randomImage(t, 8*mib)
-	s := serve(t, "--filter="+filter, "file", image, "digest=sha256,blake3", "digest-unread=late")
+	s := serveUnseen(t, "--filter="+filter, "file", image, "digest=sha256,blake3", "digest-unread=late")
 	if got := description(t, s, ""); got != "digest pending: 0.0% of 8 MiB" {
 		t.Errorf("at first: %q", got)
 	}
@@ -256,11 +256,11 @@ func TestDescriptionTellsTheState(t *testing.T) {
 	}
 
 	below := []string{"--filter=exportname", "memory", "1M", "default-export=disk", "exportname=disk", "exportdesc=fixed:a disk"}
-	s = serve(t, append([]string{"--filter=" + filter}, below...)...)
+	s = serveUnseen(t, append([]string{"--filter=" + filter}, below...)...)
 	if got := description(t, s, "disk"); got != "digest pending: 0.0% of 1 MiB; a disk" {
 		t.Errorf("with a description below: %q", got)
 	}
-	s = serve(t, append([]string{"--filter=" + filter}, append(below, "digest-query=no")...)...)
+	s = serveUnseen(t, append([]string{"--filter=" + filter}, append(below, "digest-query=no")...)...)
 	if got := description(t, s, "disk"); got != "a disk" {
 		t.Errorf("without queries: %q", got)
 	}
@@ -271,7 +271,7 @@ func TestHiddenExport(t *testing.T) {
 	dir := t.TempDir()
 	write(t, filepath.Join(dir, ".digest"), strings.Repeat("the layer below\n", 32))
 	const first = "print(bytes(h.pread(15, 0)))"
-	s := serve(t, "--filter="+filter, "file", "dir="+dir, "digest-unread=skip")
+	s := serveUnseen(t, "--filter="+filter, "file", "dir="+dir, "digest-unread=skip")
 	for range 2 {
 		if got := run(t, "", "nbdinfo", "--list", s.uri()); strings.Count(got, `export=".digest":`) != 1 {
 			t.Errorf("the list is %s", got)
@@ -283,7 +283,7 @@ func TestHiddenExport(t *testing.T) {
 	if log := s.stop(); strings.Count(log, "digest-query=false") != 1 {
 		t.Errorf("the log is %s", log)
 	}
-	s = serve(t, "--filter="+filter, "file", "dir="+dir, "digest-unread=skip", "digest-query=false")
+	s = serveUnseen(t, "--filter="+filter, "file", "dir="+dir, "digest-unread=skip", "digest-query=false")
 	if got := nbdsh(t, s.uriOf(".digest"), first); !strings.Contains(got, "the layer below") {
 		t.Errorf("with digest-query=false there is %s", got)
 	}
@@ -295,7 +295,7 @@ func TestHiddenExport(t *testing.T) {
 func TestFinalWithoutReading(t *testing.T) {
 	image := randomImage(t, 4*mib)
 	log := filepath.Join(t.TempDir(), "log")
-	s := serve(t, "--filter="+filter, "--filter=log", "file", image, "logfile="+log, "digest-unread=skip")
+	s := serveUnseen(t, "--filter="+filter, "--filter=log", "file", image, "logfile="+log, "digest-unread=skip")
 	nbdsh(t, s.uri(), "h.pread(512, 0)")
 	wantState(t, ask(t, s, ".digest-final"), " incomplete blake3:")
 	if total, _ := bytesRead(t, log, 4*mib); total != 512 {
@@ -305,7 +305,7 @@ func TestFinalWithoutReading(t *testing.T) {
 
 func TestFinalBesideAWriter(t *testing.T) {
 	image := randomImage(t, 4*mib)
-	s := serve(t, "--filter="+filter, "file", image)
+	s := serveUnseen(t, "--filter="+filter, "file", image)
 	got := nbdsh(t, s.uri(), `
 import json
 h.pwrite(b'x', 77)
@@ -324,7 +324,7 @@ print(json.loads(q.pread(q.get_size(), 0))["images"][0]["state"])`)
 // An answer is of the moment when it was opened.
 func TestAnswerIsASnapshot(t *testing.T) {
 	image := randomImage(t, 1*mib)
-	s := serve(t, "--filter="+filter, "file", image)
+	s := serveUnseen(t, "--filter="+filter, "file", image)
 	got := nbdsh(t, s.uriOf(".digest"), `
 before = h.pread(100, 0)
 c = nbd.NBD()
@@ -344,7 +344,7 @@ func TestFinalWithLayersThatAreNotParallel(t *testing.T) {
 	for _, model := range []string{"connections", "all-requests", "requests"} {
 		t.Run(model, func(t *testing.T) {
 			t.Parallel()
-			s := serve(t, "--filter="+filter, "--filter=noparallel", "file", image, "serialize="+model, "digest=sha256,blake3")
+			s := serveUnseen(t, "--filter="+filter, "--filter=noparallel", "file", image, "serialize="+model, "digest=sha256,blake3")
 			var wg sync.WaitGroup
 			for i := range 6 {
 				wg.Go(func() {
@@ -370,7 +370,7 @@ func TestQueriesOverTLS(t *testing.T) {
 	if err := os.Chmod(psk, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s := serve(t, "--tls=require", "--tls-psk="+psk, "--filter="+filter, "file", image)
+	s := serveUnseen(t, "--tls=require", "--tls-psk="+psk, "--filter="+filter, "file", image)
 	for _, query := range []string{".digest-final", ".digest", ".digest/"} {
 		out := filepath.Join(dir, "answer")
 		run(t, "", "nbdcopy", "nbds+unix://alice@/"+query+"?socket="+s.socket()+"&tls-psk-file="+psk, out)
@@ -385,7 +385,7 @@ func TestQueriesOverTLS(t *testing.T) {
 func TestSignalEndsAFinalQuery(t *testing.T) {
 	image := randomImage(t, 64*mib)
 	sidecar := filepath.Join(t.TempDir(), "disk.json")
-	s := serve(t, "--filter="+filter, "--filter=rate", "file", image, "rate=40M", "digest-file="+sidecar)
+	s := serveUnseen(t, "--filter="+filter, "--filter=rate", "file", image, "rate=40M", "digest-file="+sidecar)
 	asking := background(t, "nbdcopy", s.uriOf(".digest-final"), "null:")
 	waitFor(t, "the query to read", func() bool { return ask(t, s, ".digest").Images[0].Bytes["known"] > 0 })
 	s.signal(interrupt)
@@ -399,7 +399,7 @@ func TestSignalEndsAFinalQuery(t *testing.T) {
 func TestTwoFinalQueriesAtOnce(t *testing.T) {
 	image := randomImage(t, 8*mib)
 	log := filepath.Join(t.TempDir(), "log")
-	s := serve(t, "--filter="+filter, "--filter=log", "--filter=delay", "file", image, "logfile="+log, "rdelay=100ms")
+	s := serveUnseen(t, "--filter="+filter, "--filter=log", "--filter=delay", "file", image, "logfile="+log, "rdelay=100ms")
 	first := background(t, "nbdcopy", s.uriOf(".digest-final"), "null:")
 	waitFor(t, "the first to read", func() bool { return strings.Contains(contents(t, log), "...Read") })
 	var wg sync.WaitGroup
@@ -419,7 +419,7 @@ func TestRaceOfQueriesAndCopies(t *testing.T) {
 	want := " complete sha256:" + sumOf(t, "sha256", image) + " blake3:" + sumOf(t, "blake3", image)
 	dir := t.TempDir()
 	for _, memory := range []string{"1M", "64M"} {
-		s := serve(t, "-r", "--filter="+filter, "file", image, "digest=sha256,blake3", "digest-memory="+memory)
+		s := serveUnseen(t, "-r", "--filter="+filter, "file", image, "digest=sha256,blake3", "digest-memory="+memory)
 		var wg sync.WaitGroup
 		for i := range 4 {
 			wg.Go(func() {
@@ -467,7 +467,7 @@ func TestProgressLoopOfTheManPage(t *testing.T) {
 		t.Skip("jq is not installed")
 	}
 	image := randomImage(t, 16*mib)
-	s := serve(t, "-r", "--filter="+filter, "--filter=rate", "file", image, "rate=20M", "digest-unread=late")
+	s := serveUnseen(t, "-r", "--filter="+filter, "--filter=rate", "file", image, "rate=20M", "digest-unread=late")
 	copying := background(t, "nbdcopy", s.uri(), "null:")
 	got := run(t, "", "sh", "-c", "socket="+s.socket()+"\n"+loop)
 	if err := copying.Wait(); err != nil {

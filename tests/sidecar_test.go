@@ -15,7 +15,7 @@ import (
 // returns what the server has said.
 func digestOf(t *testing.T, image string, params ...string) string {
 	t.Helper()
-	s := serve(t, append([]string{"--filter=" + filter, "file", image}, params...)...)
+	s := serveUnseen(t, append([]string{"--filter=" + filter, "file", image}, params...)...)
 	copyAll(t, s.uri())
 	return s.stop()
 }
@@ -76,7 +76,7 @@ func TestSidecarWithCommentsIsAcceptedByCoreutils(t *testing.T) {
 	for _, name := range []string{"a", "b"} {
 		write(t, filepath.Join(dir, name), contents(t, randomImage(t, 3*mib)))
 	}
-	s := serve(t, "--filter="+filter, "file", "dir="+dir, "digest=sha256,md5", "digest-unread=skip", "digest-file="+sidecar)
+	s := serveUnseen(t, "--filter="+filter, "file", "dir="+dir, "digest=sha256,md5", "digest-unread=skip", "digest-file="+sidecar)
 	copyAll(t, s.uriOf("a"))
 	nbdsh(t, s.uriOf("b"), "h.pread(512, 0)")
 	s.stop()
@@ -99,7 +99,7 @@ func TestSeveralExportsAreInOneFile(t *testing.T) {
 			want += line("sha256", name, sumOf(t, "sha256", path)) + line("blake3", name, sumOf(t, "blake3", path))
 		}
 	}
-	s := serve(t, "--filter="+filter, "file", "dir="+dir, "digest=sha256,blake3", "digest-file="+sidecar)
+	s := serveUnseen(t, "--filter="+filter, "file", "dir="+dir, "digest=sha256,blake3", "digest-file="+sidecar)
 	for _, name := range []string{"c.img", "b%20b.img", "a.img"} {
 		copyAll(t, s.uriOf(name))
 	}
@@ -146,7 +146,7 @@ func TestJSONHasAllFields(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			sidecar := filepath.Join(t.TempDir(), "disk.json")
-			s := serve(t, append([]string{"--filter=" + filter, "file", path, "digest=sha256,blake3",
+			s := serveUnseen(t, append([]string{"--filter=" + filter, "file", path, "digest=sha256,blake3",
 				"digest-name=disk \"<&>\".img", "digest-file=" + sidecar}, c.params...)...)
 			nbdsh(t, s.uri(), c.script)
 			s.stop()
@@ -191,7 +191,7 @@ func TestStaleResultIsRemovedAtStart(t *testing.T) {
 	path := randomImage(t, 1*mib)
 	sidecar := filepath.Join(t.TempDir(), "disk.sum")
 	write(t, sidecar, "stale")
-	s := serve(t, "--filter="+filter, "file", path, "digest-file="+sidecar)
+	s := serveUnseen(t, "--filter="+filter, "file", path, "digest-file="+sidecar)
 	run(t, "", "nbdinfo", "--size", s.uri()) // now it has started
 	if exists(sidecar) {
 		t.Error("the result of an earlier run is there")
@@ -334,7 +334,7 @@ func TestResultThatCannotBeWrittenIsAnError(t *testing.T) {
 		{"full device", "/dev/full", "no space left on device"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			s := serve(t, "--filter="+filter, "file", path, "digest-file="+c.file)
+			s := serveUnseen(t, "--filter="+filter, "file", path, "digest-file="+c.file)
 			run(t, "", "nbdinfo", "--size", s.uri()) // it has started
 			if c.file != "/dev/full" {
 				if err := os.Remove(gone); err != nil {
@@ -358,7 +358,7 @@ func TestSidecarIsNeverHalfThere(t *testing.T) {
 	t.Parallel()
 	path := randomImage(t, 10*kib)
 	sidecar := filepath.Join(t.TempDir(), "disk.sum")
-	s := serve(t, "--filter="+filter, "file", path, "digest=md5,sha1,sha224,sha256,sha384,sha512,blake3", "digest-file="+sidecar)
+	s := serveUnseen(t, "--filter="+filter, "file", path, "digest=md5,sha1,sha224,sha256,sha384,sha512,blake3", "digest-file="+sidecar)
 	var first []byte
 	for range 20 {
 		nbdsh(t, s.uri(), "h.pread(h.get_size(), 0)\nh.pwrite(h.pread(10, 0), 0)\nh.shutdown()")

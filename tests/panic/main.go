@@ -66,14 +66,14 @@ func (c *conn) Finalize(next nbdkit.Next) error {
 
 func (c *conn) Close() { c.filter.fault("Close") }
 
-func (c *conn) Begin(op nbdkit.Op, buf []byte, at, count int64) (uint64, bool, error) {
+func (c *conn) Begin(op nbdkit.Op, buf []byte, at, count int64) (uint64, int, error) {
 	if at == offset {
 		c.filter.fault("Begin")
 		if c.filter.method == "Panicked" {
 			panic("once")
 		}
 	}
-	return 0, false, nil
+	return 0, 0, nil
 }
 
 func (c *conn) Flushed(next nbdkit.Next) error { return nil }
