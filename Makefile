@@ -15,7 +15,7 @@ FILTER = nbdkit-digest-filter.so
 MAN = nbdkit-digest-filter.1
 VERSION = $(shell sed -n 's/.*DIGEST_VERSION "\(.*\)"/\1/p' about.h)
 SOURCES = $(wildcard *.go *.c *.h nbdkit/*.go nbdkit/*.c nbdkit/*.h nbdkit/*.ld) go.mod go.sum
-SCRIPTS = .ci/run $(wildcard tests/*.sh)
+SCRIPTS = .ci/run deploy/nbdkit-digest $(wildcard tests/*.sh)
 
 # nbdkit loads the filter only if it was built with the headers of that nbdkit.
 # Not expanded before a recipe needs it: "make deps" works without nbdkit.
@@ -64,6 +64,7 @@ check: all
 	podchecker nbdkit-digest-filter.pod
 	go test -race . ./nbdkit/...
 	go test -count=1 -timeout 15m ./tests/...
+	cd tests/deploy && go vet ./... && go test -count=1 ./...
 
 demo: $(FILTER)
 	tests/demo.sh

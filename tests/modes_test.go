@@ -159,7 +159,7 @@ func TestUserOfNbdkitWritesTheResult(t *testing.T) {
 		t.Fatal(err)
 	}
 	image := filepath.Join(dir, "disk.img")
-	write(t, image, strings.Repeat("an image of nobody\n", 10000))
+	write(t, image, contents(t, randomImage(t, 190000)))
 
 	for _, daemon := range []bool{false, true} {
 		sidecar := filepath.Join(dir, fmt.Sprintf("daemon-%v.sum", daemon))

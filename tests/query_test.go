@@ -193,7 +193,9 @@ func TestExportsOfAPluginThatHasSeveral(t *testing.T) {
 	wantState(t, ask(t, s, ".digest/a"), "a pending sha256:")
 	wantState(t, ask(t, s, ".digest-final/a"), "a complete sha256:"+sums["a"])
 	nbdsh(t, s.uriOf("b"), "h.pread(512, 4096)")
-	wantState(t, ask(t, s, ".digest"), "a complete sha256:"+sums["a"]+"\nb pending sha256:")
+	// An export with a name is completed when its last client leaves.
+	waitFor(t, "the digest of b", func() bool { return strings.Contains(ask(t, s, ".digest/b").state(), sums["b"]) })
+	wantState(t, ask(t, s, ".digest"), "a complete sha256:"+sums["a"]+"\nb complete sha256:"+sums["b"])
 	nbdsh(t, s.uriOf("c"), "h.pread(512, 4096)")
 	// Several are completed one after the other.
 	wantState(t, ask(t, s, ".digest-final"),

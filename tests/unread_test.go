@@ -129,14 +129,16 @@ func TestProbeDoesNotReadTheImage(t *testing.T) {
 					}
 					s := serve(t, append(filters, params...)...)
 					c.probe(t, s)
-					total[i], _ = bytesRead(t, log, 32*mib) // the server is alive
 					s.stop()
+					total[i], _ = bytesRead(t, log, 32*mib)
 				}
-				if total[0] != total[1] {
+				// The filter itself looks at the start and the end, for each of
+				// at most two connections.
+				if total[1] > total[0]+2*(mib+1536) {
 					t.Errorf("%d bytes are read through the filter, %d without it", total[1], total[0])
 				}
-				if exists(filepath.Join(dir, "disk.sum")) && c.name != "by nbdinfo" {
-					wantDigests(t, filepath.Join(dir, "disk.sum"), image, strings.Split(digests, ",")...)
+				if exists(filepath.Join(dir, "disk.sum")) {
+					wantComments(t, filepath.Join(dir, "disk.sum"), len(strings.Split(digests, ",")))
 				}
 			})
 		}
