@@ -74,9 +74,15 @@ func run() (err error) {
 	if err := b.printMachine(); err != nil {
 		return err
 	}
-	if chosen.MatchString(loading) {
-		if err := b.load(); err != nil {
-			return fmt.Errorf("%s: %w", loading, err)
+	for _, part := range []struct {
+		name    string
+		measure func() error
+	}{{loading, b.load}, {holes, b.holes}, {scattered, b.scatter}} {
+		if !chosen.MatchString(part.name) {
+			continue
+		}
+		if err := part.measure(); err != nil {
+			return fmt.Errorf("%s: %w", part.name, err)
 		}
 	}
 	heading := true
