@@ -13,15 +13,15 @@ import (
 func (l *linear) offer(offset int64, p []byte) int {
 	end := offset + int64(len(p))
 	for lo := offset; lo < end; {
-		c, ok := l.take(lo, end)
+		c, at, ok := l.take(lo, end)
 		if !ok {
-			return int(lo - offset)
+			return int(at - offset)
 		}
 		if c == nil {
 			break
 		}
 		from := p[c.lo-offset : c.hi-offset]
-		at := c.lo % pageSize
+		at = c.lo % pageSize
 		for _, page := range c.pages {
 			from = from[copy(page[at:], from):]
 			at = 0
@@ -33,13 +33,14 @@ func (l *linear) offer(offset int64, p []byte) int {
 }
 
 // take claims the first range within [lo, hi) that is not taken, or a part of
-// it. It returns nil if there is none, and false if there is no room.
-func (l *linear) take(lo, hi int64) (*copying, bool) {
+// it. It returns nil if there is none, and where it begins and false if there
+// is no room.
+func (l *linear) take(lo, hi int64) (*copying, int64, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	lo, hi = l.taken.missing(lo, hi)
 	if lo == hi || l.failure != nil {
-		return nil, true
+		return nil, hi, true
 	}
 	var c *copying
 	if n := len(l.spareCopies); n > 0 {
@@ -60,11 +61,11 @@ func (l *linear) take(lo, hi int64) (*copying, bool) {
 	}
 	if c.lo == c.hi {
 		l.spareCopies = append(l.spareCopies, c)
-		return nil, false
+		return nil, lo, false
 	}
 	l.taken.add(c.lo, c.hi)
 	l.copies = append(l.copies, c)
-	return c, true
+	return c, lo, true
 }
 
 // copyPages is how many pages a thread claims at a time.
