@@ -63,6 +63,9 @@ func (im *image) look(next layer, readonly bool) error {
 	}
 	if im.seen != nil && !bytes.Equal(im.seen, prefix) {
 		im.fail("the source has changed: its start is not what it was")
+		if len(im.conf.expect) > 0 {
+			return fmt.Errorf("%v is refused: its start is not what an earlier client read", im)
+		}
 		nbdkit.Error("%v has changed: its start is not what an earlier client read", im)
 	}
 	im.seen = prefix

@@ -297,6 +297,7 @@ func (im *image) fail(why string) {
 	im.mu.Lock()
 	im.failure = why
 	im.sums = nil
+	im.done.Store(false)
 	im.mu.Unlock()
 	im.changed()
 }

@@ -153,6 +153,10 @@ func (t *tree) add(offset int64, p []byte, needed bool) {
 func (t *tree) take(lo, hi int64, needed bool) *claim {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	return t.takeLocked(lo, hi, needed)
+}
+
+func (t *tree) takeLocked(lo, hi int64, needed bool) *claim {
 	lo, hi = t.taken.missing(lo, hi)
 	if lo == hi || !needed && t.isFull() && !t.touches(lo, hi) {
 		return nil

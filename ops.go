@@ -98,8 +98,8 @@ func (im *image) isWritten(lo, hi int64) bool {
 // beginWrite lists a request that changes [lo, hi).
 func (im *image) beginWrite(c *cursor, lo, hi int64) uint64 {
 	im.touch()
-	if !im.written.Load() {
-		im.written.Store(true)
+	im.written.Store(true)
+	if im.prefix.Load() != nil {
 		im.prefix.Store(nil)
 	}
 	ticket, withdrawn := im.listWrite(c, lo, hi)

@@ -21,8 +21,10 @@ func (t *tree) addPart(offset int64, p []byte, needed bool) {
 			return
 		}
 		copy(part.buf[a:b], p[int64(len(p))-(end-a):])
-		if t.partDone(part, b-a) {
-			t.add(index*t.spec.leafSize, part.buf, needed)
+		if c, whole := t.partDone(part, b-a, needed); whole {
+			if c != nil {
+				t.hash(c, part.buf)
+			}
 			t.sparePart(part)
 			return
 		}
@@ -68,16 +70,17 @@ func (t *tree) newPart(index int64) (part *partial) {
 }
 
 // partDone counts bytes that were copied, and tells whether that made the
-// leaf whole.
-func (t *tree) partDone(part *partial, n int64) bool {
+// leaf whole. Then the leaf is claimed at once, unless it is not wanted:
+// bytes of it that came with other requests may be forgotten any time.
+func (t *tree) partDone(part *partial, n int64, needed bool) (c *claim, whole bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	part.done += n
 	if part.done < int64(len(part.buf)) || part.void {
-		return false
+		return nil, false
 	}
 	delete(t.parts, part.index)
-	return true
+	return t.takeLocked(part.index, part.index+1, needed), true
 }
 
 // sparePart gives the buffer of a whole leaf back.

@@ -216,6 +216,14 @@ func (l *linear) drop(n int64) {
 	l.dropped += n
 }
 
+// isCovered tells whether all bytes are in the window, being copied to it, or
+// hashed, so that the digest will come without another read.
+func (l *linear) isCovered() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.taken.total == l.size && l.failure == nil && !l.stopped
+}
+
 // unknown returns the first range within [lo, hi) that is still to be added.
 func (l *linear) unknown(lo, hi int64) (int64, int64) {
 	l.mu.Lock()
@@ -319,7 +327,7 @@ func (l *linear) drain(interrupted func() bool) {
 	}()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for l.failure == nil && l.slowest() < l.frontier && !interrupted() {
+	for l.failure == nil && !l.stopped && l.slowest() < l.frontier && !interrupted() {
 		l.idle.Wait()
 	}
 }
@@ -328,5 +336,5 @@ func (l *linear) drain(interrupted func() bool) {
 func (l *linear) state() (frontier int64, busy bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.frontier, l.failure == nil && l.slowest() < l.frontier
+	return l.frontier, l.failure == nil && !l.stopped && l.slowest() < l.frontier
 }
