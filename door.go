@@ -58,7 +58,7 @@ func (im *image) look(next layer, readonly bool) error {
 		return nil // the destination of a copy, which will change it
 	}
 	im.endRead(next, nil, ticket, 0, prefix)
-	if im.written.Load() {
+	if im.isChanged() {
 		return nil
 	}
 	if im.seen != nil && !bytes.Equal(im.seen, prefix) {
@@ -69,11 +69,18 @@ func (im *image) look(next layer, readonly bool) error {
 		nbdkit.Error("%v has changed: its start is not what an earlier client read", im)
 	}
 	im.seen = prefix
-	im.prefix.Store(&prefix)
-	if im.written.Load() {
-		im.prefix.Store(nil) // a write has begun meanwhile
+	im.mu.Lock()
+	defer im.mu.Unlock()
+	if !im.written {
+		im.prefix.Store(&prefix)
 	}
 	return nil
+}
+
+func (im *image) isChanged() bool {
+	im.mu.Lock()
+	defer im.mu.Unlock()
+	return im.written
 }
 
 // fromPrefix answers the beginning of a read from memory, if it can, and

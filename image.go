@@ -73,8 +73,7 @@ type image struct {
 	seen   []byte     // the start of the image when a client looked at it last
 
 	// prefix is seen as long as there are clients and nobody has written.
-	prefix  atomic.Pointer[[]byte]
-	written atomic.Bool
+	prefix atomic.Pointer[[]byte]
 
 	verifying sync.Mutex // held by the client that verifies the image
 
@@ -96,6 +95,7 @@ type image struct {
 	stalledAt int64
 	noEarly   bool  // the layer below failed when the filter read by itself
 	credit    int64 // bytes that the filter may read in a long gap
+	written   bool  // somebody has written
 	began     int   // counts writes, so that a sum taken meanwhile is void
 	sums      []string
 	ended     bool

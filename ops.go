@@ -98,10 +98,6 @@ func (im *image) isWritten(lo, hi int64) bool {
 // beginWrite lists a request that changes [lo, hi).
 func (im *image) beginWrite(c *cursor, lo, hi int64) uint64 {
 	im.touch()
-	im.written.Store(true)
-	if im.prefix.Load() != nil {
-		im.prefix.Store(nil)
-	}
 	ticket, withdrawn := im.listWrite(c, lo, hi)
 	for _, k := range im.known {
 		k.forget(lo, hi)
@@ -115,6 +111,8 @@ func (im *image) beginWrite(c *cursor, lo, hi int64) uint64 {
 func (im *image) listWrite(c *cursor, lo, hi int64) (ticket uint64, withdrawn bool) {
 	im.mu.Lock()
 	defer im.mu.Unlock()
+	im.written = true
+	im.prefix.Store(nil)
 	im.began++
 	im.done.Store(false)
 	withdrawn = im.sums != nil

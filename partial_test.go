@@ -48,8 +48,8 @@ func TestReadsOfAnImageThatHasEnded(t *testing.T) {
 	im.end()
 	for lo := int64(0); lo < size; lo += 256 << 10 {
 		c.read(lo, lo+256<<10)
-		if err := im.verdict(); err != nil {
-			t.Fatal(err)
+		if im.verdict() == nil {
+			t.Fatal("a read of it succeeds, and nobody will compare its digest")
 		}
 	}
 }

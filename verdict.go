@@ -28,10 +28,21 @@ func (im *image) verdict() error {
 			time.Sleep(othersPause)
 		}
 	}
-	if im.refused.Load() {
+	if im.refused.Load() || im.isLost() {
 		return errMismatch
 	}
 	return nil
+}
+
+// isLost tells whether there will be no digest to compare: the log has said
+// why.
+func (im *image) isLost() bool {
+	if im.linear != nil && im.linear.err() != nil {
+		return true
+	}
+	im.mu.Lock()
+	defer im.mu.Unlock()
+	return im.failure != "" || im.ended
 }
 
 // isDue tells whether the digest will come without another read.
