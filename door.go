@@ -134,7 +134,7 @@ func (im *image) setSignature(s signature) {
 func (im *image) beginLook(lo, hi int64) uint64 {
 	im.mu.Lock()
 	defer im.mu.Unlock()
-	return im.list(op{lo: lo, hi: hi, reading: true, tainted: im.isWritten(lo, hi)})
+	return im.list(op{lo: lo, hi: hi, below: true, tainted: im.isWritten(lo, hi)})
 }
 
 // lookingLayer reads what tells the kind of an image, far from its start. It

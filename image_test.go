@@ -314,3 +314,38 @@ func TestEndPassAsksForExtents(t *testing.T) {
 		t.Fatalf("%d bytes of holes, want %d", s.Bytes.Holes, size-100000)
 	}
 }
+
+// A write that the layer below takes long for is waited for, not passed over:
+// what others write meanwhile is not dropped.
+func TestSlowWriteIsWaitedFor(t *testing.T) {
+	const size, piece = 16 * mib, 1 * mib
+	m := &memoryLayer{bytes: make([]byte, size)}
+	im := newImage("", size, testConfig(t, "digest", "sha256", "digest-memory", "8M"), func() {})
+	im.setWritable()
+	data := randomBytes(rand.New(rand.NewPCG(1, 2)), size)
+	slow := &client{im, m, im.connect()}
+	ticket := im.beginWrite(slow.cursor, 0, piece)
+	var wg sync.WaitGroup
+	for i := range int64(4) {
+		wg.Go(func() {
+			quick := &client{im, m, im.connect()}
+			for lo := (i + 1) * piece; lo < size; lo += 4 * piece {
+				quick.write(data[lo:min(size, lo+piece)], lo, true)
+			}
+			im.disconnect(quick.cursor)
+		})
+	}
+	time.Sleep(3 * stallTime)
+	m.write(data[:piece], 0)
+	im.endWrite(m, slow.cursor, ticket, 0, data[:piece], true)
+	wg.Wait()
+	im.disconnect(slow.cursor)
+	im.drain(func() bool { return false })
+	if _, dropped := im.linear.known(); dropped > 0 {
+		t.Errorf("%d bytes were dropped", dropped)
+	}
+	expectDigests(t, im, m)
+	if n := m.served.Load(); n > 0 {
+		t.Errorf("%d bytes were read back", n)
+	}
+}

@@ -12,7 +12,7 @@ import (
 type op struct {
 	lo, hi  int64
 	active  bool // this slot is in use
-	reading bool // the layer below has not answered yet
+	below   bool // the layer below has not answered yet
 	writing bool
 	tainted bool
 	fed     bool // its data may have been hashed
@@ -39,7 +39,7 @@ func (im *image) beginRead(c *cursor, lo, hi int64) uint64 {
 	defer im.mu.Unlock()
 	im.requests++
 	c.at, c.request = hi, im.requests
-	return im.list(op{lo: lo, hi: hi, reading: true, tainted: im.isWritten(lo, hi)})
+	return im.list(op{lo: lo, hi: hi, below: true, tainted: im.isWritten(lo, hi)})
 }
 
 // endRead takes the data of a read, or nil if it failed. Cursor is nil for
@@ -121,7 +121,7 @@ func (im *image) listWrite(c *cursor, lo, hi int64) (ticket uint64, withdrawn bo
 		c.writer = true
 		im.writers++
 	}
-	o := op{lo: lo, hi: hi, writing: true}
+	o := op{lo: lo, hi: hi, below: true, writing: true}
 	for i := range im.ops {
 		if p := &im.ops[i]; p.active && p.lo < hi && lo < p.hi {
 			// Of two writes at once, either may be the last. A read changes
@@ -205,7 +205,7 @@ func (im *image) beginFree(lo, hi int64) (ticket uint64, end int64, ok bool) {
 	defer im.mu.Unlock()
 	end = im.unclaimed(lo, hi)
 	if end > lo {
-		return im.list(op{lo: lo, hi: end, reading: true}), end, true
+		return im.list(op{lo: lo, hi: end, below: true}), end, true
 	}
 	end = lo + 1
 	for _, o := range im.ops {
@@ -229,7 +229,7 @@ func (im *image) answered(ticket uint64) bool {
 	im.mu.Lock()
 	defer im.mu.Unlock()
 	o := &im.ops[ticket]
-	o.reading = false
+	o.below = false
 	o.fed = !o.tainted
 	return o.fed
 }

@@ -81,12 +81,13 @@ func (im *image) feedSlowly(next layer, c *cursor, lo int64, data []byte) {
 	}
 }
 
-// expected tells whether a read of offset is with the layer below.
+// expected tells whether a request that brings the byte at offset is with the
+// layer below.
 func (im *image) expected(offset int64) bool {
 	im.mu.Lock()
 	defer im.mu.Unlock()
 	return slices.ContainsFunc(im.ops, func(o op) bool {
-		return o.reading && o.lo <= offset && offset < o.hi
+		return o.below && o.lo <= offset && offset < o.hi
 	})
 }
 
@@ -313,5 +314,5 @@ func (im *image) beginOwn(lo, hi int64) (ticket uint64, ok bool) {
 	if im.unclaimed(lo, hi) != hi {
 		return 0, false
 	}
-	return im.list(op{lo: lo, hi: hi, reading: true, tainted: im.isWritten(lo, hi)}), true
+	return im.list(op{lo: lo, hi: hi, below: true, tainted: im.isWritten(lo, hi)}), true
 }
