@@ -267,6 +267,9 @@ func (l *linear) slowest() int64 {
 
 // complete tells whether all bytes are hashed.
 func (l *linear) complete() bool {
+	if l.quick.ready.Load() < l.size {
+		return false
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.failure == nil && l.slowest() == l.size

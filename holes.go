@@ -69,6 +69,7 @@ func (t *tree) addHole(lo, hi int64) {
 			t.nodes.addHole(a, b)
 			t.dropParts(a, b)
 			t.hasHoles.Store(true)
+			t.count()
 		}
 		lo = b
 	}

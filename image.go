@@ -62,6 +62,8 @@ type image struct {
 	clientRead, clientWritten, holes, filterRead atomic.Int64 // bytes
 
 	lastFrontier atomic.Int64 // of the linear digests, when flows was called
+	lookedAt     atomic.Int64 // clientRead, when a gap was looked for
+	credit       atomic.Int64 // bytes that the filter may read in a long gap
 
 	pace pace // of what is known, for queries
 
@@ -93,10 +95,9 @@ type image struct {
 	cursors   map[*cursor]struct{}
 	stalled   bool // no client moved the frontier from stalledAt on
 	stalledAt int64
-	noEarly   bool  // the layer below failed when the filter read by itself
-	credit    int64 // bytes that the filter may read in a long gap
-	written   bool  // somebody has written
-	began     int   // counts writes, so that a sum taken meanwhile is void
+	noEarly   bool // the layer below failed when the filter read by itself
+	written   bool // somebody has written
+	began     int  // counts writes, so that a sum taken meanwhile is void
 	sums      []string
 	ended     bool
 	failure   string
@@ -213,7 +214,7 @@ func (im *image) feed(next layer, c *cursor, lo int64, data []byte) {
 		im.feedSlowly(next, c, lo+int64(n), data[n:])
 	}
 	if c != nil {
-		im.earn(hi - lo)
+		im.credit.Add(hi - lo) // the filter may read as much
 	}
 	im.settle()
 }
@@ -322,8 +323,7 @@ func (im *image) progress() int64 {
 		known = min(known, t.known())
 	}
 	if im.linear != nil {
-		ready, _ := im.linear.known()
-		known = min(known, ready)
+		known = min(known, im.linear.quick.ready.Load())
 	}
 	return known
 }

@@ -53,7 +53,8 @@ type tree struct {
 	parts   map[int64]*partial // by the index of the leaf
 	outer   *outer             // nil if the spec has none
 
-	hasHoles atomic.Bool // nodes.holes is not empty
+	hasHoles atomic.Bool  // nodes.holes is not empty
+	ready    atomic.Int64 // bytes that are known, in whole leaves
 
 	spareClaims []*claim
 	spareParts  []*partial
@@ -192,7 +193,18 @@ func (t *tree) newClaim(lo, hi int64) (c *claim) {
 	}
 	c.lo, c.hi, c.carryLo, c.carryHi, c.void = lo, hi, 0, 0, false
 	t.claims = append(t.claims, c)
+	t.count()
 	return c
+}
+
+// count notes how much is known, for those who ask without the lock.
+func (t *tree) count() {
+	leaves := t.taken.total - t.pending
+	ready := t.size
+	if leaves < t.nodes.n {
+		ready = min(t.size, leaves*t.spec.leafSize)
+	}
+	t.ready.Store(ready)
 }
 
 // drop ends a claim. Leaves that it has not hashed are unknown again.
@@ -203,6 +215,7 @@ func (t *tree) drop(c *claim) {
 	i := slices.Index(t.claims, c)
 	t.claims = slices.Delete(t.claims, i, i+1)
 	t.spareClaims = append(t.spareClaims, c)
+	t.count()
 }
 
 // lose makes leaves of a claim unknown, except for those that are zero.
@@ -375,6 +388,7 @@ func (t *tree) store(c *claim, level int, first, next int64, cvs []byte) (merge,
 	}
 	t.nodes.put(level, first, cvs)
 	t.pending -= next - c.lo
+	t.count()
 	c.lo, c.carryLo, c.carryHi = next, 0, 0
 	parent, merge := t.nodes.takeGroup(c.children, level, first)
 	if merge {
@@ -420,6 +434,7 @@ func (t *tree) forget(lo, hi int64) {
 		t.single = nil
 		t.taken.clear()
 	}
+	t.count()
 	t.forgetParts(lo, hi)
 }
 
@@ -454,15 +469,7 @@ func (t *tree) unknown(lo, hi int64) (int64, int64) {
 }
 
 // known returns how many bytes were added, whole leaves only.
-func (t *tree) known() int64 {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	leaves := t.taken.total - t.pending
-	if leaves == t.nodes.n {
-		return t.size
-	}
-	return min(t.size, leaves*t.spec.leafSize)
-}
+func (t *tree) known() int64 { return t.ready.Load() }
 
 // isCovered tells whether all bytes are known, or being hashed.
 func (t *tree) isCovered() bool {
@@ -473,6 +480,9 @@ func (t *tree) isCovered() bool {
 
 // complete tells whether all bytes are known.
 func (t *tree) complete() bool {
+	if t.known() < t.size {
+		return false
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.completeLocked()

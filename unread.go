@@ -109,7 +109,8 @@ func (im *image) setStalled(frontier int64) {
 // readEarly reads what clients have passed over, and the rest of the image
 // when little is left.
 func (im *image) readEarly(next layer) {
-	if im.conf.unread != early || im.done.Load() || im.flows() {
+	if im.conf.unread != early || im.done.Load() || im.flows() ||
+		im.size-im.progress() > im.restLimit() && !im.isTimeToLook() {
 		return
 	}
 	for im.readGap(next) {
@@ -143,11 +144,11 @@ func (im *image) flows() bool {
 	return (moved || ready-frontier < passedMin) && im.size-ready > im.restLimit()
 }
 
-// earn counts what a client has read: the filter may read as much.
-func (im *image) earn(n int64) {
-	im.mu.Lock()
-	defer im.mu.Unlock()
-	im.credit += n
+// isTimeToLook tells whether clients have read so much since a gap was looked
+// for that it is worth another look.
+func (im *image) isTimeToLook() bool {
+	read, last := im.clientRead.Load(), im.lookedAt.Load()
+	return read-last >= passedMin/4 && im.lookedAt.CompareAndSwap(last, read)
 }
 
 // readGap reads one piece of the first gap, if it was passed over.
@@ -202,10 +203,10 @@ func (im *image) passedGap() (lo, hi int64, ok bool) {
 	if !near {
 		// A client that works its way through another part of the image
 		// must not pay for the whole gap at once.
-		if im.credit < hi-lo {
+		if im.credit.Load() < hi-lo {
 			return 0, 0, false
 		}
-		im.credit -= hi - lo
+		im.credit.Add(lo - hi)
 	}
 	return lo, hi, true
 }
