@@ -4,18 +4,26 @@
 # make check    run every test
 # make bench    measure speed and memory, each against the same copy without
 #               the filter
+# make deb      build/*.deb, for the nbdkit that is installed
+# make rpm      build/*.rpm, the same
+# make dist     build/nbdkit-digest-filter-VERSION.tar.gz, the source
+# make check-packages
+#               build the .deb in Debian 12 and in Debian 13, install it in
+#               clean ones and use it there; no part of "make check", because
+#               it needs root, debootstrap and a Debian mirror
 # make deps     install what is missing for all of these; demo, check and bench
 #               do so by themselves
 
 SHELL = /bin/bash -o pipefail
 .DELETE_ON_ERROR:
-.PHONY: all man install deps check demo bench clean FORCE
+.PHONY: all man install deps check demo bench deb rpm dist check-packages \
+        clean FORCE
 
 FILTER = nbdkit-digest-filter.so
 MAN = nbdkit-digest-filter.1
 VERSION = $(shell sed -n 's/.*DIGEST_VERSION "\(.*\)"/\1/p' about.h)
 SOURCES = $(wildcard *.go *.c *.h nbdkit/*.go nbdkit/*.c nbdkit/*.h nbdkit/*.ld) go.mod go.sum
-SCRIPTS = .ci/run deploy/nbdkit-digest $(wildcard tests/*.sh)
+SCRIPTS = .ci/run deploy/nbdkit-digest $(wildcard packaging/*.sh tests/*.sh)
 
 # nbdkit loads the filter only if it was built with the headers of that nbdkit.
 # Not expanded before a recipe needs it: "make deps" works without nbdkit.
@@ -82,5 +90,15 @@ demo: $(FILTER)
 bench: $(FILTER)
 	go run ./tests/bench
 
+deb rpm: all
+	bash packaging/build.sh $@
+
+dist:
+	bash packaging/dist.sh
+
+check-packages: dist
+	bash packaging/check.sh
+
 clean:
-	rm -f $(BUILT_FOR) $(FILTER) $(MAN) nbdkit-digest-filter.h
+	rm -rf build/nbdkit-version build/package build/*.deb build/*.rpm build/*.tar.gz
+	rm -f $(FILTER) $(MAN) nbdkit-digest-filter.h
