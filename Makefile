@@ -34,8 +34,8 @@ mandir = $(prefix)/share/man
 # Keeps Go's initialiser from running before nbdkit forks: see nbdkit/start.c.
 GO_LDFLAGS = -s -w -extldflags "-Wl,-T,$(CURDIR)/nbdkit/init.ld"
 
-# Go's cache does not know that another nbdkit has other headers. The name of
-# a macro that nobody looks at makes it compile anew; the file makes make.
+# Neither make nor Go's cache sees that another nbdkit has other headers. This
+# file tells make; a macro that no code looks at tells the cache.
 BUILT_FOR = build/nbdkit-version
 export CGO_CFLAGS ?= -O2 -g
 export CGO_ENABLED = 1
