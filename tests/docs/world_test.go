@@ -149,8 +149,11 @@ func (k *kit) newWorld(t *testing.T) *world {
 	if err := os.Mkdir(w.path("images"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	w.copy("disk.img", "images/a.img")
-	w.copy("disk.qcow2", "images/b.qcow2")
+	for _, file := range []string{"disk.img", "disk.qcow2"} {
+		if err := os.Link(w.path(file), w.path("images/"+file)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	return w
 }
 
