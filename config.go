@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"nbdkit-digest-filter/nbdkit"
 )
 
@@ -265,6 +267,9 @@ func (c *config) setFile(path, directory string) error {
 		return fmt.Errorf("%s is not a directory", printable(filepath.Dir(path)))
 	case standardStream(path) == 1 && nbdkit.Stdout() == -1:
 		return errors.New("standard output is the connection to the client: name a file")
+	case unix.Access(path, unix.W_OK) != nil && unix.Access(filepath.Dir(path), unix.W_OK) != nil:
+		// Found later, with --run the command would wait for a dead server.
+		return errors.New("neither the file nor its directory can be written: name another file")
 	}
 	return nil
 }

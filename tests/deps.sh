@@ -53,6 +53,10 @@ look () {
     need e2fsprogs         e2fsprogs          command -v mke2fs
     need fdisk             util-linux         command -v sfdisk
     need xz-utils          xz                 command -v xz
+    need curl              curl               command -v curl
+    need gpg               gnupg2             command -v gpg
+    need gpg-agent         gnupg2             command -v gpg-agent
+    need jq                jq                 command -v jq
     # to make images of all kinds
     need util-linux        util-linux         command -v mkswap
     need gdisk             gdisk              command -v sgdisk

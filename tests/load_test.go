@@ -10,7 +10,8 @@ import (
 
 func TestFilterDescribesItself(t *testing.T) {
 	t.Parallel()
-	keys := []string{"digest", "digest-file", "digest-format", "digest-name", "digest-unread", "digest-memory"}
+	keys := []string{"digest", "digest-expect", "digest-file", "digest-format", "digest-memory", "digest-name", "digest-query",
+		"digest-salt", "digest-unread", "digest-verify", "signature", "signature-unsafe"}
 	help := run(t, "", "nbdkit", "--filter="+filter, "null", "--help")
 	for _, want := range []string{"filter: digest (nbdkit digest filter)", "Compute digests", filter} {
 		if !strings.Contains(help, want) {

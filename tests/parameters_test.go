@@ -1,6 +1,8 @@
 package tests
 
 import (
+	"errors"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -77,6 +79,32 @@ func TestBadParameterIsAnErrorBeforeNbdkitServes(t *testing.T) {
 				t.Error("the sidecar was touched")
 			}
 		})
+	}
+}
+
+// With --run the command would wait for a server that has ended.
+func TestFileThatCannotBeWrittenIsAnErrorBeforeNbdkitServes(t *testing.T) {
+	t.Parallel()
+	dir := socketDir(t)
+	mine := filepath.Join(dir, filepath.Base(filter)) // readable for every user
+	write(t, mine, contents(t, filter))
+	closed := filepath.Join(dir, "closed")
+	if err := os.Mkdir(closed, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(closed, "stale.sum"), "stale")
+	var other []string
+	if os.Getuid() == 0 {
+		other = []string{"setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"}
+	} else if err := errors.Join(os.Chmod(filepath.Join(closed, "stale.sum"), 0o444), os.Chmod(closed, 0o555)); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"stale.sum", "new.sum"} {
+		o := execute(t, "", append(other, "nbdkit", "-U", "-", "--filter="+mine, "null", "1M", "digest-file="+filepath.Join(closed, name),
+			"--run", "echo served; nbdinfo --size $uri")...)
+		if o.status != 1 || !strings.Contains(o.stderr, "neither the file nor its directory can be written") || o.stdout != "" {
+			t.Errorf("%s: exit status %d\n%s%s", name, o.status, o.stdout, o.stderr)
+		}
 	}
 }
 

@@ -10,16 +10,12 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
-	"time"
 )
 
 var (
@@ -310,71 +306,5 @@ func TestBadParameterIsReported(t *testing.T) {
 	_, stderr, status := p.run("-U", "-", "null", "1M", "--run", "true")
 	if status != 1 || !strings.Contains(stderr, "digest=crc32: unknown digest") {
 		t.Errorf("exit status %d\n%s", status, stderr)
-	}
-}
-
-// As CDI does it: the command line, qemu-img info, convert, SIGINT.
-func TestImportAsCDI(t *testing.T) {
-	dir := t.TempDir()
-	raw, qcow2 := filepath.Join(dir, "disk.raw"), filepath.Join(dir, "disk.qcow2")
-	content := make([]byte, 4<<20)
-	rand.NewChaCha8([32]byte{2}).Read(content[1<<20 : 3<<20])
-	if err := os.WriteFile(raw, content, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if out, err := exec.Command("qemu-img", "convert", "-c", "-O", "qcow2", raw, qcow2).CombinedOutput(); err != nil {
-		t.Fatalf("qemu-img: %v\n%s", err, out)
-	}
-	web := httptest.NewServer(http.FileServer(http.Dir(dir)))
-	defer web.Close()
-
-	run, err := os.MkdirTemp("", "digest") // a name short enough for sockets
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer os.RemoveAll(run)
-	socket, pid := filepath.Join(run, "nbdkit.sock"), filepath.Join(run, "nbdkit.pid")
-	p := realInstall(t, "DIGEST=sha256", "TMPDIR="+run)
-	nbdkit := p.command("--foreground", "--readonly", "--exit-with-parent", "-U", socket, "--pidfile", pid,
-		"--filter=readahead", "--filter=retry", "-r", "curl", "header=User-Agent: cdi-nbdkit-importer",
-		"retry-exponential=no", "url="+web.URL+"/disk.qcow2")
-	var stderr bytes.Buffer
-	nbdkit.Stderr = &stderr
-	if err := nbdkit.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer nbdkit.Process.Kill()
-	for start := time.Now(); ; time.Sleep(10 * time.Millisecond) {
-		if _, err := os.Stat(pid); err == nil {
-			break
-		}
-		if time.Since(start) > 15*time.Second { // CDI's own patience
-			t.Fatalf("nbdkit does not start\n%s", stderr.String())
-		}
-	}
-
-	uri := "nbd+unix:///?socket=" + socket
-	out := filepath.Join(dir, "out.img")
-	for _, args := range [][]string{
-		{"info", "--output=json", uri},
-		{"convert", "-t", "writeback", "-p", "-O", "raw", uri, out},
-	} {
-		if text, err := exec.Command("qemu-img", args...).CombinedOutput(); err != nil {
-			t.Fatalf("qemu-img %v: %v\n%s", args, err, text)
-		}
-	}
-	// The wrapper is nbdkit by now: the signal reaches it.
-	if err := nbdkit.Process.Signal(syscall.SIGINT); err != nil {
-		t.Fatal(err)
-	}
-	if err := nbdkit.Wait(); err != nil {
-		t.Fatalf("nbdkit: %v\n%s", err, stderr.String())
-	}
-	if contents(t, out) != string(content) {
-		t.Error("the copy is not the image")
-	}
-	want := sumOf([]byte(contents(t, qcow2)))
-	if got := contents(t, filepath.Join(run, "digest.json")); !strings.Contains(got, `"hex": "`+want+`"`) || !strings.Contains(got, `"state": "complete"`) {
-		t.Errorf("the sidecar does not have %s:\n%s", want, got)
 	}
 }
