@@ -3,7 +3,7 @@
 # make demo     watch the filter at work on an image made for it
 # make check    run every test
 # make bench    measure speed and memory, each against the same copy without
-#               the filter
+#               the filter, and write docs/speed.txt and docs/speed.svg
 # make deb      build/*.deb, for the nbdkit that is installed
 # make rpm      build/*.rpm, the same
 # make dist     build/nbdkit-digest-filter-VERSION.tar.gz, the source
@@ -68,7 +68,7 @@ install: all
 	    install -D -m 644 $(MAN) "$(DESTDIR)$(mandir)/man1/$(MAN)"; fi
 
 deps:
-	@sh tests/deps.sh
+	@sh tests/deps.sh $(filter bench,$(MAKECMDGOALS))
 
 # With one of these goals, what is missing is installed before the build.
 ifneq (,$(filter check demo bench,$(MAKECMDGOALS)))
@@ -88,7 +88,7 @@ demo: $(FILTER)
 	tests/demo.sh
 
 bench: $(FILTER)
-	go run ./tests/bench
+	go run ./tests/bench -keep docs
 
 deb rpm: all
 	bash packaging/build.sh $@

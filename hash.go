@@ -55,7 +55,8 @@ type linear struct {
 	writable bool // bytes that are hashed may change
 	failure  error
 
-	spareCopies []*copying
+	spareCopies  []*copying
+	spareWaiters []*waiter
 }
 
 // copying is the claim of a thread that copies bytes [lo, hi) to pages.

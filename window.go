@@ -243,6 +243,7 @@ func (l *linear) known() (ready, dropped int64) {
 type waiter struct {
 	offset, need int64
 	wake         chan struct{}
+	timer        *time.Timer
 }
 
 // waitForRoom returns true when there may be room for bytes at offset, and
@@ -252,19 +253,23 @@ func (l *linear) waitForRoom(offset, need int64, timeout time.Duration) bool {
 	if w == nil {
 		return true
 	}
-	timer := time.NewTimer(timeout)
-	defer timer.Stop()
+	w.timer.Reset(timeout)
+	woken := false
 	select {
 	case <-w.wake:
-		return true
-	case <-timer.C:
+		woken = true
+	case <-w.timer.C:
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	w.timer.Stop()
 	if i := slices.Index(l.waiters, w); i >= 0 {
 		l.waiters = slices.Delete(l.waiters, i, i+1)
+	} else if !woken {
+		<-w.wake // just now
 	}
-	return false
+	l.spareWaiters = append(l.spareWaiters, w)
+	return woken
 }
 
 // enqueue adds a waiter, in the order of offsets.
@@ -274,7 +279,14 @@ func (l *linear) enqueue(offset, need int64) *waiter {
 	if l.failure != nil || l.isRoomFor(offset-offset%pageSize) {
 		return nil
 	}
-	w := &waiter{offset, need, make(chan struct{}, 1)}
+	var w *waiter
+	if n := len(l.spareWaiters); n > 0 {
+		w = l.spareWaiters[n-1]
+		l.spareWaiters = l.spareWaiters[:n-1]
+	} else {
+		w = &waiter{wake: make(chan struct{}, 1), timer: time.NewTimer(time.Hour)}
+	}
+	w.offset, w.need = offset, need
 	i, _ := slices.BinarySearchFunc(l.waiters, offset, func(w *waiter, offset int64) int {
 		return cmp.Compare(w.offset, offset)
 	})

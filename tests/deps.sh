@@ -4,9 +4,13 @@
 #
 # Each thing is looked for by trying it, not by the name of its package: an
 # nbdkit built from source is as good as the distribution's.
+#
+# With the argument "bench", also what only that needs.
 
 set -eu
 PATH=/usr/bin:/usr/sbin:/bin:/sbin:$PATH
+
+goal=${1-}
 
 fail () { echo "deps: $*" >&2; exit 1; }
 
@@ -86,6 +90,12 @@ look () {
     need systemd           systemd            command -v systemd-socket-activate
     need perl              perl-Pod-Checker   command -v podchecker
     need shellcheck        ShellCheck         command -v shellcheck
+
+    # to measure
+    [ "$goal" != bench ] || {
+        need fio           fio                command -v fio
+        need gnuplot-nox   gnuplot            command -v gnuplot
+    }
 }
 
 install_debian () {
@@ -123,7 +133,7 @@ fi
 if [ "$(id -u)" != 0 ]; then
     command -v sudo >/dev/null ||
         fail "as root or with sudo, install:$missing"
-    sudo sh "$0" || fail "could not install with sudo:$missing"
+    sudo sh "$0" "$goal" || fail "could not install with sudo:$missing"
     exit 0
 fi
 

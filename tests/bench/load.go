@@ -1,9 +1,6 @@
 package main
 
-import (
-	"fmt"
-	"slices"
-)
+import "slices"
 
 const loading = "loading the filter"
 
@@ -24,7 +21,7 @@ func (b *bench) load() error {
 		filtered = append(filtered, 1000*with.wall)
 		extra = append(extra, 1000*(with.wall-without.wall))
 	}
-	fmt.Printf("\n%s: %.1f ms > %.1f ms, %+.1f ms (%+.1f..%+.1f), want <= %d ms: %s\n",
+	b.printf("\n%s: %.1f ms > %.1f ms, %+.1f ms (%+.1f..%+.1f), want <= %d ms: %s\n",
 		loading, median(plain), median(filtered), median(extra),
 		slices.Min(extra), slices.Max(extra), most, b.verdict(median(extra) <= most))
 	return nil

@@ -2,17 +2,19 @@
 // in turn, in one run, on one random image in RAM. Ratios are medians over such
 // pairs, so that they mean the same on a busy machine and on an idle one.
 //
-//	go run ./tests/bench [-n PAIRS] [-size SIZE] [-run REGEXP]
+//	go run ./tests/bench [-n PAIRS] [-size SIZE] [-run REGEXP] [-keep DIR]
 //
 // It runs from the top of the source tree, after make. Every digest is checked
 // against the one of the reference tool: a fast wrong digest is no result.
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -30,6 +32,9 @@ type bench struct {
 	pairs  int
 	want   map[string]string // reference digest of the image by algorithm
 	missed int               // goals
+	out    io.Writer
+	table  bytes.Buffer // what was printed
+	bars   []bar
 }
 
 func main() {
@@ -40,10 +45,11 @@ func main() {
 }
 
 func run() (err error) {
-	b := &bench{size: 2 << 30}
+	b := &bench{size: 2 << 30, out: os.Stdout}
 	flag.IntVar(&b.pairs, "n", 5, "number of `pairs` of runs for each case")
 	flag.Var(&b.size, "size", "`size` of the image, such as 512M or 2G")
 	only := flag.String("run", "", "run only the cases whose name matches `regexp`")
+	keep := flag.String("keep", "", "write the table and a plot to this `directory`, as speed.txt and speed.svg")
 	flag.Parse()
 	switch {
 	case flag.NArg() > 0:
@@ -77,7 +83,14 @@ func run() (err error) {
 	for _, part := range []struct {
 		name    string
 		measure func() error
-	}{{loading, b.load}, {holes, b.holes}, {scattered, b.scatter}} {
+	}{
+		{loading, b.load},
+		{holes, b.holes},
+		{scattered, b.scatter},
+		{growing, b.grow},
+		{requests, b.requests},
+		{importing, b.imports},
+	} {
 		if !chosen.MatchString(part.name) {
 			continue
 		}
@@ -91,17 +104,21 @@ func run() (err error) {
 			continue
 		}
 		if heading {
-			printHeading()
+			b.printHeading()
 			heading = false
 		}
 		r, err := b.measure(c)
 		if err != nil {
-			return fmt.Errorf("%s: %w", c.name, err)
+			return fmt.Errorf("%v: %w", c, err)
 		}
-		b.report(c, r)
+		b.report(r)
+		if err := b.compare(r); err != nil {
+			return fmt.Errorf("%v: %w", c, err)
+		}
 	}
-	if b.missed > 0 {
-		fmt.Printf("\n%d of the goals missed\n", b.missed)
+	b.printf("\n%d goals missed\n", b.missed)
+	if *keep != "" {
+		return b.keep(*keep)
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -26,9 +27,12 @@ func (b *bench) measure(c copyCase) (r result, err error) {
 	if err := b.prepareImage(); err != nil {
 		return r, err
 	}
-	r.plain = make([]sample, b.pairs)
-	r.filtered = make([]sample, b.pairs)
-	for i := range b.pairs {
+	pairs := b.pairs
+	if c.pairs > 0 {
+		pairs = min(pairs, c.pairs)
+	}
+	r = result{copyCase: c, plain: make([]sample, pairs), filtered: make([]sample, pairs), tools: make(map[string][]usage)}
+	for i := range pairs {
 		for turn := range 2 {
 			if (i+turn)%2 == 0 {
 				r.plain[i], err = b.copy(c, false)
@@ -39,12 +43,13 @@ func (b *bench) measure(c copyCase) (r result, err error) {
 				return r, err
 			}
 		}
-		if c.besideOpenssl() {
-			cmd, err := b.command("openssl", "dgst", "-sha256", b.image)
+		for _, name := range c.tools() {
+			tool := onOneCore[name]
+			used, err := b.command(append(tool[:len(tool):len(tool)], b.image)...)
 			if err != nil {
 				return r, err
 			}
-			r.openssl = append(r.openssl, cmd.wall)
+			r.tools[name] = append(r.tools[name], used)
 		}
 	}
 	return r, nil
@@ -58,17 +63,22 @@ func (b *bench) copy(c copyCase, filtered bool) (s sample, err error) {
 	}
 	defer os.RemoveAll(dir)
 
-	sidecar := filepath.Join(dir, "digest.json")
-	var layers, parameters []string
-	if filtered {
-		layers = []string{"--filter=" + b.filter}
-		parameters = []string{"digest=" + c.digest, "digest-file=" + sidecar}
+	args := []string{"-r", "file", b.image}
+	if c.server != nil {
+		if args, err = c.server(b, dir); err != nil {
+			return s, err
+		}
 	}
-	server, err := b.serve(dir, layers, append([]string{"file", b.image}, parameters...))
+	sidecar := filepath.Join(dir, "digest.json")
+	if filtered {
+		args = append([]string{"--filter=" + b.filter}, args...)
+		args = append(args, "digest="+c.digest, "digest-file="+sidecar)
+	}
+	server, err := b.serve(dir, args...)
 	if err != nil {
 		return s, err
 	}
-	client := c.client("nbd+unix:///?socket="+server.socket, dir)
+	client := c.client(b, "nbd+unix:///?socket="+server.socket, dir)
 	used, err := b.command(client...)
 	if err != nil {
 		server.stop()
@@ -81,7 +91,7 @@ func (b *bench) copy(c copyCase, filtered bool) (s sample, err error) {
 	s.wall = used.wall + server.shutdown
 	s.shutdown, s.memory = server.shutdown, server.memory
 	s.serverCPU, s.clientCPU = server.cpu, used.cpu
-	if filtered {
+	if filtered && !c.unchecked {
 		err = b.check(sidecar, c.digest)
 	}
 	return s, err
@@ -120,13 +130,16 @@ func (b *bench) check(sidecar, digests string) error {
 
 // usage is what a finished command took, in seconds.
 type usage struct {
-	wall, cpu float64
-	stdout    string
+	wall, cpu, user float64
+	stdout          string
 }
 
-func (b *bench) command(args ...string) (usage, error) {
+func (b *bench) command(args ...string) (usage, error) { return b.commandIn("", args...) }
+
+func (b *bench) commandIn(dir string, args ...string) (usage, error) {
 	var stdout, stderr bytes.Buffer
 	cmd := exec.CommandContext(b.ctx, args[0], args[1:]...)
+	cmd.Dir = dir
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	start := time.Now()
 	err := cmd.Run()
@@ -134,7 +147,7 @@ func (b *bench) command(args ...string) (usage, error) {
 	if err != nil {
 		return usage{}, fmt.Errorf("%s: %w\n%s", strings.Join(args, " "), err, &stderr)
 	}
-	return usage{wall, cpuTime(cmd.ProcessState), stdout.String()}, nil
+	return usage{wall, cpuTime(cmd.ProcessState), cmd.ProcessState.UserTime().Seconds(), stdout.String()}, nil
 }
 
 func cpuTime(p *os.ProcessState) float64 {
@@ -154,14 +167,13 @@ type server struct {
 }
 
 // serve returns when nbdkit is ready for clients.
-func (b *bench) serve(dir string, layers, plugin []string) (*server, error) {
+func (b *bench) serve(dir string, args ...string) (*server, error) {
 	s := &server{
 		exited: make(chan struct{}),
 		socket: filepath.Join(dir, "socket"),
 	}
 	pidfile := filepath.Join(dir, "pid")
-	args := append([]string{"-f", "-r", "-U", s.socket, "-P", pidfile}, layers...)
-	s.cmd = exec.CommandContext(b.ctx, "nbdkit", append(args, plugin...)...)
+	s.cmd = exec.CommandContext(b.ctx, "nbdkit", append([]string{"-f", "-U", s.socket, "-P", pidfile}, args...)...)
 	s.cmd.Stderr = &s.stderr
 	if err := s.cmd.Start(); err != nil {
 		return nil, err
@@ -186,6 +198,20 @@ func (b *bench) serve(dir string, layers, plugin []string) (*server, error) {
 			return nil, fmt.Errorf("nbdkit did not start in 10 seconds\n%s", &s.stderr)
 		}
 	}
+}
+
+// serveOnce runs one client and stops the server.
+func (b *bench) serveOnce(dir string, args []string, client func(uri string) []string) (*server, error) {
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	s, err := b.serve(dir, args...)
+	if err != nil {
+		return nil, err
+	}
+	_, failed := b.command(client("nbd+unix:///?socket=" + s.socket)...)
+	return s, errors.Join(failed, s.stop())
 }
 
 // stop ends nbdkit and takes its measure. The peak of memory is not taken from

@@ -1,0 +1,106 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+)
+
+const importing = "an import over HTTP"
+
+// imports measures what KubeVirt's importer does: nginx serves a qcow2 of
+// 0.6 times the size, nbdkit's curl plugin reads it, and qemu-img converts it.
+// Without the filter, a checksum needs the file as a whole first.
+func (b *bench) imports() error {
+	web := filepath.Join(b.dir, "web")
+	if err := os.Mkdir(web, 0o755); err != nil {
+		return err
+	}
+	defer os.RemoveAll(web)
+	raw, qcow2 := filepath.Join(b.dir, "web.img"), filepath.Join(web, "disk.qcow2")
+	if err := writeRandom(raw, int64(b.size)*6/10&^0xffff); err != nil {
+		return err
+	}
+	if _, err := b.command("qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, qcow2); err != nil {
+		return err
+	}
+	if err := os.Remove(raw); err != nil {
+		return err
+	}
+	sum, err := b.command("sha256sum", qcow2)
+	if err != nil {
+		return err
+	}
+	url, stop, err := b.serveHTTP(web)
+	if err != nil {
+		return err
+	}
+	defer stop()
+
+	convert := `qemu-img convert -t writeback -f qcow2 -O raw "$uri" ` + filepath.Join(b.dir, "imported.img")
+	plain := []string{"nbdkit", "-r", "-U", "-", "--filter=readahead", "--filter=retry", "curl", "url=" + url, "--run", convert}
+	filtered := []string{"nbdkit", "-r", "-U", "-", "--filter=" + b.filter, "--filter=readahead", "--filter=retry", "curl", "url=" + url,
+		"digest-expect=sha256:" + sum.stdout[:64], "--run", convert}
+	scratch := []string{"sh", "-euc", `curl -s -o scratch.qcow2 "$0"
+		echo "$1  scratch.qcow2" | sha256sum --check --quiet
+		qemu-img convert -t writeback -f qcow2 -O raw scratch.qcow2 imported.img`, url, sum.stdout[:64]}
+	var ratios, byScratch []float64
+	for range b.pairs {
+		var seconds [3]float64
+		for i, args := range [][]string{plain, filtered, scratch} {
+			used, err := b.commandIn(b.dir, args...)
+			if err != nil {
+				return err
+			}
+			seconds[i] = used.wall
+			os.Remove(filepath.Join(b.dir, "imported.img"))
+			os.Remove(filepath.Join(b.dir, "scratch.qcow2"))
+		}
+		ratios = append(ratios, seconds[1]/seconds[0])
+		byScratch = append(byScratch, seconds[2]/seconds[0])
+	}
+	b.printf("\n%s of a qcow2 with digest-expect: ratio %s, want <= 1.2: %s\n", importing,
+		spread(ratios), b.verdict(median(ratios) <= 1.2))
+	b.printf("%s, through scratch space and sha256sum: ratio %s\n", importing, spread(byScratch))
+	b.bars = append(b.bars, bar{"import of a qcow2, sha256", median(ratios), median(byScratch)})
+	return nil
+}
+
+// serveHTTP starts nginx on a port of its own.
+func (b *bench) serveHTTP(dir string) (url string, stop func(), err error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", nil, err
+	}
+	address := l.Addr().String()
+	l.Close()
+	conf, log := filepath.Join(b.dir, "nginx.conf"), filepath.Join(b.dir, "nginx.log")
+	text := fmt.Sprintf(`daemon off; master_process off; pid %[1]s/nginx.pid; error_log %[2]s; events { }
+http { access_log off; sendfile on; client_body_temp_path %[1]s/n1; proxy_temp_path %[1]s/n2;
+fastcgi_temp_path %[1]s/n3; uwsgi_temp_path %[1]s/n4; scgi_temp_path %[1]s/n5;
+server { listen %[3]s; root %[4]s; } }
+`, b.dir, log, address, dir)
+	if err := os.WriteFile(conf, []byte(text), 0o644); err != nil {
+		return "", nil, err
+	}
+	cmd := exec.CommandContext(b.ctx, "/usr/sbin/nginx", "-e", log, "-c", conf)
+	if err := cmd.Start(); err != nil {
+		return "", nil, err
+	}
+	stop = func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+	}
+	for range 1000 {
+		if c, err := net.Dial("tcp", address); err == nil {
+			c.Close()
+			return "http://" + address + "/disk.qcow2", stop, nil
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	stop()
+	return "", nil, fmt.Errorf("nginx does not answer at %s: see %s", address, log)
+}
