@@ -1,7 +1,7 @@
 package main
 
 import (
-	"bytes"
+	"crypto/sha256"
 	"fmt"
 
 	"nbdkit-digest-filter/nbdkit"
@@ -61,14 +61,15 @@ func (im *image) look(next layer, readonly bool) error {
 	if im.isChanged() {
 		return nil
 	}
-	if im.seen != nil && !bytes.Equal(im.seen, prefix) {
+	sum := sha256.Sum256(prefix)
+	if im.seen != nil && *im.seen != sum {
 		im.fail("the source has changed: its start is not what it was")
 		if len(im.conf.expect) > 0 {
 			return fmt.Errorf("%v is refused: its start is not what an earlier client read", im)
 		}
 		nbdkit.Error("%v has changed: its start is not what an earlier client read", im)
 	}
-	im.seen = prefix
+	im.seen = &sum
 	im.mu.Lock()
 	defer im.mu.Unlock()
 	if !im.written {
@@ -99,6 +100,7 @@ func (im *image) leave() {
 	defer im.door.Unlock()
 	if im.guests--; im.guests == 0 {
 		im.prefix.Store(nil)
+		im.dropSpare()
 	}
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"hash"
@@ -65,12 +66,14 @@ type image struct {
 
 	pace pace // of what is known, for queries
 
+	users int // guarded by the filter's lock: connections, and queries at work
+
 	// refused is set when a digest is not the expected one.
 	refused atomic.Bool
 
-	door   sync.Mutex // guards those below, and the look at a new client's image
-	guests int        // connections
-	seen   []byte     // the start of the image when a client looked at it last
+	door   sync.Mutex         // guards those below, and the look at a new client's image
+	guests int                // connections
+	seen   *[sha256.Size]byte // of the start of the image, when a client looked at it last
 
 	// prefix is seen as long as there are clients and nobody has written.
 	prefix atomic.Pointer[[]byte]
@@ -140,7 +143,7 @@ func newImage(export string, size int64, conf *config, changed func()) *image {
 		if a.new != nil {
 			continue
 		}
-		t := newTree(a.tree(conf.salt), size, &im.memory, (nodes+size>>15)/trees)
+		t := newTree(conf.spec(a), size, &im.memory, (nodes+size>>15)/trees)
 		im.trees = append(im.trees, t)
 		im.known = append(im.known, t)
 	}
@@ -300,6 +303,17 @@ func (im *image) fail(why string) {
 	im.done.Store(false)
 	im.mu.Unlock()
 	im.changed()
+}
+
+// dropSpare gives up what is kept for the next request, when the last client has
+// gone.
+func (im *image) dropSpare() {
+	if im.linear != nil {
+		im.linear.dropSpare()
+	}
+	for _, t := range im.trees {
+		t.dropSpare()
+	}
 }
 
 // end is called when there will be no more requests.
