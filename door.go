@@ -25,6 +25,9 @@ func (im *image) admit(next layer, readonly bool) error {
 	if im.refused.Load() {
 		return fmt.Errorf("%v is refused: its digest is not the expected one", im)
 	}
+	if len(im.conf.expect) > 0 && im.isLost() {
+		return fmt.Errorf("%v is refused: it has no digest to be compared: %s", im, im.snapshot().Error)
+	}
 	if im.prefix.Load() == nil && im.conf.looks() {
 		if err := im.look(next, readonly); err != nil {
 			return err
@@ -57,17 +60,20 @@ func (im *image) look(next layer, readonly bool) error {
 		im.unlist(ticket)
 		return nil // the destination of a copy, which will change it
 	}
+	sum := sha256.Sum256(prefix)
+	if im.seen != nil && *im.seen != sum && !im.isChanged() {
+		first := im.fail("the source has changed: its start is not what it was")
+		if len(im.conf.expect) > 0 {
+			im.unlist(ticket)
+			return fmt.Errorf("%v is refused: its start is not what an earlier client read", im)
+		}
+		if first {
+			nbdkit.Error("%v has changed: its start is not what an earlier client read", im)
+		}
+	}
 	im.endRead(next, nil, ticket, 0, prefix)
 	if im.isChanged() {
 		return nil
-	}
-	sum := sha256.Sum256(prefix)
-	if im.seen != nil && *im.seen != sum {
-		im.fail("the source has changed: its start is not what it was")
-		if len(im.conf.expect) > 0 {
-			return fmt.Errorf("%v is refused: its start is not what an earlier client read", im)
-		}
-		nbdkit.Error("%v has changed: its start is not what an earlier client read", im)
 	}
 	im.seen = &sum
 	im.mu.Lock()

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"nbdkit-digest-filter/nbdkit"
 )
 
 // Notes on the design of an image's state
@@ -63,6 +65,8 @@ type image struct {
 	clientRead, clientWritten, holes, filterRead atomic.Int64 // bytes
 
 	lastFrontier atomic.Int64 // of the linear digests, when flows was called
+
+	marks atomic.Pointer[marks] // nil when somebody has written
 
 	pace pace // of what is known, for queries
 
@@ -124,7 +128,9 @@ func newImage(export string, size int64, conf *config, changed func()) *image {
 		cursors: make(map[*cursor]struct{}),
 		started: time.Now(),
 	}
-	im.memory.limit = conf.memory / 4 * 3
+	seen := newMarks(size, conf.memory)
+	im.marks.Store(seen)
+	im.memory.limit = conf.memory/4*3 - seen.memory()
 	var sums []hash.Hash
 	trees := int64(0)
 	for _, a := range conf.digests {
@@ -295,14 +301,21 @@ func (im *image) setSums(began int, sums []string) bool {
 	return true
 }
 
-// fail ends the computation because of a fault in the filter.
-func (im *image) fail(why string) {
+// fail ends the computation because of a fault in the filter, or of the source.
+// It tells whether there was none before.
+func (im *image) fail(why string) (first bool) {
 	im.mu.Lock()
-	im.failure = why
+	if first = im.failure == ""; first {
+		im.failure = why
+	}
 	im.sums = nil
 	im.done.Store(false)
 	im.mu.Unlock()
+	if first && len(im.conf.expect) > 0 {
+		nbdkit.Fail()
+	}
 	im.changed()
+	return first
 }
 
 // dropSpare gives up what is kept for the next request, when the last client has
