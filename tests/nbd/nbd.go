@@ -364,3 +364,14 @@ func (c *Client) done(cookie uint64, call *Call) {
 		close(call.Done)
 	}
 }
+
+// CutOff sends the beginning of a handshake, and hangs up.
+func CutOff(socket string, b []byte) error {
+	conn, err := net.Dial("unix", socket)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	_, err = conn.Write(b)
+	return err
+}
