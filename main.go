@@ -47,8 +47,10 @@ func main() {}
 func version() string { return C.DIGEST_VERSION }
 
 func (f *filter) Configure(params []nbdkit.Param, directory string) (err error) {
-	f.conf, err = parseConfig(params, directory)
-	return err
+	if f.conf, err = parseConfig(params, directory); err != nil {
+		return err
+	}
+	return checkStale(f.conf.file)
 }
 
 func (f *filter) Start(parallel bool) error {
@@ -167,7 +169,8 @@ func (f *filter) Finish(next nbdkit.Backend) {
 // finishLast opens the layer below to complete an image after its last client.
 func (f *filter) finishLast(backend nbdkit.Backend, im *image) {
 	im.clientsGone()
-	im.drain(nbdkit.Interrupted)
+	// The signals may have come before, while an export was completed.
+	im.drain(func() bool { return nbdkit.Interrupted() || nbdkit.Signals() >= 2 })
 	if !f.wantsMore(im) {
 		return
 	}

@@ -48,7 +48,7 @@ for i in range(2):
 				}
 				s := serve(t, append([]string{"-r", "--filter=" + filter, "file", image, "digest=" + digest, "digest-file=" + dir + "/sum"}, params...)...)
 				h := dial(t, s, "") // so that the start is looked at once
-				defer h.Drop() // nbdkit waits for it to go
+				defer h.Drop()      // nbdkit waits for it to go
 				nbdsh(t, s.uri(), c.before)
 				replaceContent(t, image)
 				nbdsh(t, s.uri(), c.after)

@@ -88,6 +88,9 @@ func (c *client) dial(export string) *nbd.Client {
 		c.fault()
 		return nil
 	}
+	c.round.mu.Lock()
+	c.round.served = true
+	c.round.mu.Unlock()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.killed {

@@ -67,6 +67,9 @@ func (r *round) judge() {
 		}
 		return
 	}
+	if r.end == "KILL" && string(content) == "stale" && !r.served {
+		return // killed before it began
+	}
 	var doc document
 	if err := json.Unmarshal(content, &doc); err != nil {
 		r.failf("the sidecar is not whole: %v: %q", err, content)

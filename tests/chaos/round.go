@@ -62,6 +62,7 @@ type round struct {
 
 	mu       sync.Mutex // guards all below
 	failures []string
+	served   bool // a client was let in
 }
 
 // Figures are what all rounds together have done.
@@ -137,7 +138,7 @@ func (r *round) choose(filter string) {
 	if r.chance(30) {
 		r.args = append(r.args, "-t", fmt.Sprint(1+r.r.IntN(8)))
 	}
-	above := r.filtersFrom("delay", "error", "rate", "blocksize", "noparallel", "exitlast", "multi-conn")
+	above := r.filtersFrom("delay", "error", "rate", "blocksize", "noparallel", "exitlast")
 	below := r.filtersFrom("delay", "error", "error", "noextents", "nozero", "noparallel", "retry", "readahead", "cache", "pause", "retry-request")
 	for _, f := range above {
 		r.args = append(r.args, "--filter="+f)
@@ -278,7 +279,6 @@ func (r *round) parameters() {
 		{"retry-request", "retry-request-retries=2 retry-request-delay=1"},
 		{"cache", pick(r.r, "cache-on-read=true", "cache=writeback")},
 		{"pause", "pause-control=" + filepath.Join(r.dir, "pause")},
-		{"multi-conn", "multi-conn-mode=unsafe"},
 	} {
 		if r.filters[p.filter] && p.params != "" {
 			r.args = append(r.args, strings.Fields(p.params)...)
