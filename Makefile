@@ -2,14 +2,15 @@
 # make install  put them where nbdkit and man look for them (DESTDIR is heeded)
 # make demo     watch the filter at work on an image made for it
 # make check    run every test
+# make soak     try for SOAK_MINUTES, 30 if not given, to break the filter
 # make bench    measure speed and memory, each against the same copy without
 #               the filter
-# make deps     install what is missing for all of these; demo, check and bench
-#               do so by themselves
+# make deps     install what is missing for all of these; demo, check, soak and
+#               bench do so by themselves
 
 SHELL = /bin/bash -o pipefail
 .DELETE_ON_ERROR:
-.PHONY: all man install deps check demo bench clean
+.PHONY: all man install deps check demo soak bench clean
 
 FILTER = nbdkit-digest-filter.so
 MAN = nbdkit-digest-filter.1
@@ -53,7 +54,7 @@ deps:
 	@sh tests/deps.sh
 
 # With one of these goals, what is missing is installed before the build.
-ifneq (,$(filter check demo bench,$(MAKECMDGOALS)))
+ifneq (,$(filter check demo soak bench,$(MAKECMDGOALS)))
 $(FILTER) $(MAN): | deps
 endif
 
@@ -68,6 +69,13 @@ check: all
 
 demo: $(FILTER)
 	tests/demo.sh
+
+# A round that fails says how to repeat it. SOAK_SEED=0 is a new seed.
+SOAK_MINUTES = 30
+SOAK_SEED = 0
+soak: $(FILTER)
+	SOAK=1 go test -count=1 -timeout 60m -run 'LeaveNothing|ManyClientsAtOnce|KilledServer' -v ./tests
+	go test -count=1 -timeout 0 -v ./tests/chaos -args -seed=$(SOAK_SEED) -minutes=$(SOAK_MINUTES)
 
 bench: $(FILTER)
 	go run ./tests/bench

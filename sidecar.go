@@ -12,6 +12,7 @@ import (
 	"sync"
 	"syscall"
 	"time"
+	"unicode"
 
 	"golang.org/x/sys/unix"
 )
@@ -173,6 +174,8 @@ func (s *sidecar) finish(results []result) error {
 	}
 	var err error
 	switch {
+	case s.fd == 2:
+		err = writeAll(s.fd, forTerminal(content))
 	case s.fd != -1:
 		err = writeAll(s.fd, content)
 	case s.inPlace:
@@ -188,6 +191,17 @@ func (s *sidecar) finish(results []result) error {
 	}
 	s.content = content
 	return nil
+}
+
+// forTerminal puts a dot in place of what is not printable: standard error is a
+// log or a terminal, and a client may have chosen the name of the export.
+func forTerminal(content []byte) []byte {
+	return bytes.Map(func(r rune) rune {
+		if r != '\n' && !unicode.IsPrint(r) {
+			return '.'
+		}
+		return r
+	}, content)
 }
 
 // withdraw removes a result that does not hold any more.

@@ -12,7 +12,7 @@ import (
 var (
 	seed    = flag.Uint64("seed", 1, "of what happens; 0 is a new one")
 	first   = flag.Uint64("first", 0, "the first round")
-	rounds  = flag.Uint64("rounds", 40, "how many")
+	rounds  = flag.Uint64("rounds", 60, "how many")
 	minutes = flag.Float64("minutes", 0, "go on for so long, however many rounds that are")
 )
 
