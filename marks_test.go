@@ -92,3 +92,15 @@ func TestMarksTakeLittleMemory(t *testing.T) {
 		}
 	}
 }
+
+func BenchmarkMarks(b *testing.B) {
+	const piece = 256 << 10
+	s := newMarks(1<<30, defaultMemory)
+	data := randomBytes(rand.New(rand.NewPCG(1, 42)), 16*piece)
+	b.SetBytes(piece)
+	for i := range b.N {
+		if s.look(int64(i%4096)*piece, data[i%16*piece:][:piece]) >= 0 {
+			b.Fatal("a mark is not what it was")
+		}
+	}
+}

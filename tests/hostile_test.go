@@ -72,7 +72,7 @@ func TestRequestsThatAreNone(t *testing.T) {
 
 // Many at once, each with its threads: more than Go allows a program.
 func TestManyClientsAtOnce(t *testing.T) {
-	n := 200
+	n := 100
 	if soaking {
 		n = 800
 	}
