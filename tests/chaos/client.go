@@ -61,6 +61,10 @@ func (c *client) run() {
 	if conn == nil {
 		return
 	}
+	if conn.Size == 0 { // what the blocksize filter makes of few bytes
+		conn.Close()
+		return
+	}
 	switch c.kind {
 	case "reader":
 		c.readAll(conn)
