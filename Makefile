@@ -2,6 +2,7 @@
 # make install  put them where nbdkit and man look for them (DESTDIR is heeded)
 # make demo     watch the filter at work on an image made for it
 # make check    run every test
+# make soak     try for SOAK_MINUTES, 30 if not given, to break the filter
 # make bench    measure speed and memory, each against the same copy without
 #               the filter, and write docs/speed.txt and docs/speed.svg
 # make deb      build/*.deb, for the nbdkit that is installed
@@ -11,12 +12,12 @@
 #               build the .deb in Debian 12 and in Debian 13, install it in
 #               clean ones and use it there; no part of "make check", because
 #               it needs root, debootstrap and a Debian mirror
-# make deps     install what is missing for all of these; demo, check and bench
-#               do so by themselves
+# make deps     install what is missing for all of these; demo, check, soak and
+#               bench do so by themselves
 
 SHELL = /bin/bash -o pipefail
 .DELETE_ON_ERROR:
-.PHONY: all man install deps check demo bench deb rpm dist check-packages \
+.PHONY: all man install deps check demo soak bench deb rpm dist check-packages \
         clean FORCE
 
 FILTER = nbdkit-digest-filter.so
@@ -71,7 +72,7 @@ deps:
 	@sh tests/deps.sh $(filter bench,$(MAKECMDGOALS))
 
 # With one of these goals, what is missing is installed before the build.
-ifneq (,$(filter check demo bench,$(MAKECMDGOALS)))
+ifneq (,$(filter check demo soak bench,$(MAKECMDGOALS)))
 $(FILTER) $(MAN) $(BUILT_FOR): | deps
 endif
 
@@ -86,6 +87,13 @@ check: all
 
 demo: $(FILTER)
 	tests/demo.sh
+
+# A round that fails says how to repeat it. SOAK_SEED=0 is a new seed.
+SOAK_MINUTES = 30
+SOAK_SEED = 0
+soak: $(FILTER)
+	SOAK=1 go test -count=1 -timeout 60m -run 'LeaveNothing|ManyClientsAtOnce|KilledServer' -v ./tests
+	go test -count=1 -timeout 0 -v ./tests/chaos -args -seed=$(SOAK_SEED) -minutes=$(SOAK_MINUTES)
 
 bench: $(FILTER)
 	go run ./tests/bench -keep docs

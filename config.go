@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -46,6 +47,22 @@ type config struct {
 
 	signature    signaturePolicy
 	refuseUnsafe bool
+
+	mu    sync.Mutex           // guards specs
+	specs map[string]*treeSpec // by the digest's name: all images share them
+}
+
+// spec returns how a tree is computed.
+func (c *config) spec(a algorithm) *treeSpec {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.specs == nil {
+		c.specs = make(map[string]*treeSpec)
+	}
+	if c.specs[a.name] == nil {
+		c.specs[a.name] = a.tree(c.salt)
+	}
+	return c.specs[a.name]
 }
 
 // verifyWhen says when a digest is compared with the expected one.

@@ -30,7 +30,24 @@ func (c *conn) Prepare(next nbdkit.Next, readonly bool) error {
 		}
 		readonly = !writable
 	}
-	im := c.filter.image(c.export, size)
+	im, err := c.filter.image(c.export, size)
+	if err != nil {
+		return err
+	}
+	if err := c.enter(im, next, readonly); err != nil {
+		c.filter.release(im)
+		return err
+	}
+	c.image, c.cursor = im, im.connect()
+	if size == 0 {
+		im.touch() // there is nothing to ask for
+		im.settle()
+	}
+	return nil
+}
+
+// enter passes the door of an image.
+func (c *conn) enter(im *image, next nbdkit.Next, readonly bool) error {
 	if !readonly {
 		im.setWritable()
 	}
@@ -42,11 +59,6 @@ func (c *conn) Prepare(next nbdkit.Next, readonly bool) error {
 			im.leave()
 			return err
 		}
-	}
-	c.image, c.cursor = im, im.connect()
-	if size == 0 {
-		im.touch() // there is nothing to ask for
-		im.settle()
 	}
 	return nil
 }
@@ -66,6 +78,7 @@ func (c *conn) Close() {
 	if c.image != nil {
 		c.image.disconnect(c.cursor)
 		c.image.leave()
+		c.filter.release(c.image)
 	}
 }
 

@@ -1,7 +1,7 @@
 package main
 
 import (
-	"bytes"
+	"crypto/sha256"
 	"fmt"
 
 	"nbdkit-digest-filter/nbdkit"
@@ -24,6 +24,9 @@ func (im *image) admit(next layer, readonly bool) error {
 	defer im.door.Unlock()
 	if im.refused.Load() {
 		return fmt.Errorf("%v is refused: its digest is not the expected one", im)
+	}
+	if len(im.conf.expect) > 0 && im.isLost() {
+		return fmt.Errorf("%v is refused: it has no digest to be compared: %s", im, im.snapshot().Error)
 	}
 	if im.prefix.Load() == nil && im.conf.looks() {
 		if err := im.look(next, readonly); err != nil {
@@ -57,18 +60,22 @@ func (im *image) look(next layer, readonly bool) error {
 		im.unlist(ticket)
 		return nil // the destination of a copy, which will change it
 	}
+	sum := sha256.Sum256(prefix)
+	if im.seen != nil && *im.seen != sum && !im.isChanged() {
+		first := im.fail("the source has changed: its start is not what it was")
+		if len(im.conf.expect) > 0 {
+			im.unlist(ticket)
+			return fmt.Errorf("%v is refused: its start is not what an earlier client read", im)
+		}
+		if first {
+			nbdkit.Error("%v has changed: its start is not what an earlier client read", im)
+		}
+	}
 	im.endRead(next, nil, ticket, 0, prefix)
 	if im.isChanged() {
 		return nil
 	}
-	if im.seen != nil && !bytes.Equal(im.seen, prefix) {
-		im.fail("the source has changed: its start is not what it was")
-		if len(im.conf.expect) > 0 {
-			return fmt.Errorf("%v is refused: its start is not what an earlier client read", im)
-		}
-		nbdkit.Error("%v has changed: its start is not what an earlier client read", im)
-	}
-	im.seen = prefix
+	im.seen = &sum
 	im.mu.Lock()
 	defer im.mu.Unlock()
 	if !im.written {
@@ -99,6 +106,7 @@ func (im *image) leave() {
 	defer im.door.Unlock()
 	if im.guests--; im.guests == 0 {
 		im.prefix.Store(nil)
+		im.dropSpare()
 	}
 }
 

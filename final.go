@@ -88,7 +88,11 @@ func (f *filter) complete(export string, open func(string) (*nbdkit.Context, err
 	if err := f.conf.checkSize(size); err != nil {
 		return err
 	}
-	im := f.image(export, size)
+	im, err := f.image(export, size)
+	if err != nil {
+		return err
+	}
+	defer f.release(im)
 	im.touch()
 	err = im.complete(context, f.readers(), shutdown)
 	if err != nil {

@@ -209,6 +209,7 @@ func (im *image) take(next layer, p piece) error {
 	if p.zero {
 		defer im.unlist(p.ticket)
 		if im.answered(p.ticket) {
+			im.passByZero(p.lo, p.hi)
 			im.zero(p.lo, p.hi)
 		}
 		return nil

@@ -12,7 +12,8 @@ import (
 //
 // SHA-256 and its like take the bytes of an image in order, clients do not
 // send them so. Bytes are copied into the pages of a window as they come,
-// and one goroutine for each digest follows the frontier behind the readers:
+// and one goroutine for each digest follows the frontier behind the readers,
+// as long as there are any:
 //
 //	0 ─── hashed ─── pos ─── ready ─── frontier ─── gap ─── ready ─── size
 //
@@ -52,6 +53,7 @@ type linear struct {
 	quick    struct{ frontier, ready atomic.Int64 } // of the same, without the lock
 	dropped  int64                                  // bytes for which there was no room
 	stopped  bool
+	resting  bool // no client is there: goroutines end when they have no work
 	writable bool // bytes that are hashed may change
 	failure  error
 
@@ -72,6 +74,7 @@ type hasher struct {
 	sum     hash.Hash
 	pos     int64 // bytes hashed
 	busy    int64 // bytes behind pos that are being hashed
+	running bool  // there is a goroutine for it
 	working bool  // sum is in use
 	stale   bool  // forgotten meanwhile: go back
 	chunks  [][]byte
@@ -90,14 +93,13 @@ func newLinear(size int64, memory *budget, sums []hash.Hash, settled func()) *li
 	l := &linear{size: size, memory: memory, settled: settled}
 	l.data, l.idle = sync.NewCond(&l.mu), sync.NewCond(&l.mu)
 	for _, sum := range sums {
-		h := &hasher{sum: sum}
-		l.hashers = append(l.hashers, h)
-		go l.follow(h)
+		l.hashers = append(l.hashers, &hasher{sum: sum})
 	}
 	return l
 }
 
-// follow hashes what becomes ready, until stop is called.
+// follow hashes what becomes ready, until all is hashed, nobody is there, or
+// stop is called.
 func (l *linear) follow(h *hasher) {
 	// A thread of its own: to be passed from one to another costs a digest
 	// 5% of its speed.
@@ -128,10 +130,11 @@ const hashChunks = 4
 func (l *linear) next(h *hasher) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for h.pos == l.frontier && !l.stopped {
+	for h.pos == l.frontier && h.pos < l.size && !l.resting && !l.stopped {
 		l.data.Wait()
 	}
-	if l.stopped {
+	if h.pos == l.frontier || l.stopped {
+		h.running = false
 		return false
 	}
 	h.chunks, h.busy = h.chunks[:0], 0
@@ -187,7 +190,9 @@ func (l *linear) hashed(h *hasher) bool {
 		if !ok || l.pages.key(p)+pageSize > slowest && slowest < l.size {
 			break
 		}
-		l.spare = append(l.spare, *l.pages.val(p))
+		if !l.resting {
+			l.spare = append(l.spare, *l.pages.val(p))
+		}
 		l.pages.remove(p)
 		l.memory.give(pageSize)
 	}
@@ -295,6 +300,26 @@ func (l *linear) sums() [][]byte {
 		sums = append(sums, h.sum.Sum(nil))
 	}
 	return sums
+}
+
+// start makes goroutines follow the frontier that do not.
+func (l *linear) start() {
+	for _, h := range l.hashers {
+		if h.pos < l.frontier && !h.running && !l.stopped {
+			h.running, l.resting = true, false
+			go l.follow(h)
+		}
+	}
+}
+
+// dropSpare gives up what is kept for the next request, when the last client has
+// gone: threads, and pages to be used again.
+func (l *linear) dropSpare() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.resting = true
+	l.spare, l.spareCopies, l.spareWaiters = nil, nil, nil
+	l.data.Broadcast()
 }
 
 // stop ends the goroutines.

@@ -1,12 +1,15 @@
 package main
 
 import (
+	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"hash"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"nbdkit-digest-filter/nbdkit"
 )
 
 // Notes on the design of an image's state
@@ -65,14 +68,18 @@ type image struct {
 	lookedAt     atomic.Int64 // clientRead, when a gap was looked for
 	credit       atomic.Int64 // bytes that the filter may read in a long gap
 
+	marks atomic.Pointer[marks] // nil when somebody has written
+
 	pace pace // of what is known, for queries
+
+	users int // guarded by the filter's lock: connections, and queries at work
 
 	// refused is set when a digest is not the expected one.
 	refused atomic.Bool
 
-	door   sync.Mutex // guards those below, and the look at a new client's image
-	guests int        // connections
-	seen   []byte     // the start of the image when a client looked at it last
+	door   sync.Mutex         // guards those below, and the look at a new client's image
+	guests int                // connections
+	seen   *[sha256.Size]byte // of the start of the image, when a client looked at it last
 
 	// prefix is seen as long as there are clients and nobody has written.
 	prefix atomic.Pointer[[]byte]
@@ -122,7 +129,9 @@ func newImage(export string, size int64, conf *config, changed func()) *image {
 		cursors: make(map[*cursor]struct{}),
 		started: time.Now(),
 	}
-	im.memory.limit = conf.memory / 4 * 3
+	seen := newMarks(size, conf.memory)
+	im.marks.Store(seen)
+	im.memory.limit = conf.memory/4*3 - seen.memory()
 	var sums []hash.Hash
 	trees := int64(0)
 	for _, a := range conf.digests {
@@ -141,7 +150,7 @@ func newImage(export string, size int64, conf *config, changed func()) *image {
 		if a.new != nil {
 			continue
 		}
-		t := newTree(a.tree(conf.salt), size, &im.memory, (nodes+size>>15)/trees)
+		t := newTree(conf.spec(a), size, &im.memory, (nodes+size>>15)/trees)
 		im.trees = append(im.trees, t)
 		im.known = append(im.known, t)
 	}
@@ -293,14 +302,32 @@ func (im *image) setSums(began int, sums []string) bool {
 	return true
 }
 
-// fail ends the computation because of a fault in the filter.
-func (im *image) fail(why string) {
+// fail ends the computation because of a fault in the filter, or of the source.
+// It tells whether there was none before.
+func (im *image) fail(why string) (first bool) {
 	im.mu.Lock()
-	im.failure = why
+	if first = im.failure == ""; first {
+		im.failure = why
+	}
 	im.sums = nil
 	im.done.Store(false)
 	im.mu.Unlock()
+	if first && len(im.conf.expect) > 0 {
+		nbdkit.Fail()
+	}
 	im.changed()
+	return first
+}
+
+// dropSpare gives up what is kept for the next request, when the last client has
+// gone.
+func (im *image) dropSpare() {
+	if im.linear != nil {
+		im.linear.dropSpare()
+	}
+	for _, t := range im.trees {
+		t.dropSpare()
+	}
 }
 
 // end is called when there will be no more requests.

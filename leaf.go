@@ -493,6 +493,14 @@ func (t *tree) completeLocked() bool {
 		(t.outer != nil && !t.outer.busy || t.outer == nil && t.nodes.holes.total == 0)
 }
 
+// dropSpare gives up buffers that are kept for the next request.
+func (t *tree) dropSpare() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.spareClaims, t.spareParts = nil, nil
+	t.nodes.dropFree()
+}
+
 // sum returns the digest of the image, or nil if it is not complete.
 func (t *tree) sum() (sum []byte) {
 	t.mu.Lock()

@@ -10,6 +10,7 @@ import "C"
 import (
 	"fmt"
 	"maps"
+	"math"
 	"os"
 	"runtime"
 	"runtime/debug"
@@ -46,12 +47,17 @@ func main() {}
 func version() string { return C.DIGEST_VERSION }
 
 func (f *filter) Configure(params []nbdkit.Param, directory string) (err error) {
-	f.conf, err = parseConfig(params, directory)
-	return err
+	if f.conf, err = parseConfig(params, directory); err != nil {
+		return err
+	}
+	return checkStale(f.conf.file)
 }
 
 func (f *filter) Start(parallel bool) error {
 	runtime.GOMAXPROCS(max(threads, runtime.NumCPU()))
+	// Those of nbdkit count: 16 for each connection. Go's own bound, at which
+	// it ends the process, is no more than 625 clients.
+	debug.SetMaxThreads(math.MaxInt32)
 	// The window is the only thing that is large, and it is kept.
 	debug.SetGCPercent(25)
 	f.parallel = parallel
@@ -63,14 +69,26 @@ func (f *filter) Open(export string, readonly, tls bool) (nbdkit.Conn, error) {
 	return &conn{filter: f, export: export}, nil
 }
 
-// image returns the state of an export. If its size is not what it was, the
-// image is another one.
-func (f *filter) image(export string, size int64) *image {
+const (
+	// maxImages is how many exports have a digest at most: a plugin may serve
+	// whatever names a client thinks of. It is as many as nbdkit lists.
+	maxImages = 10000
+	// idleImages is how many images may be kept that clients have opened only.
+	idleImages = 100
+)
+
+// image returns the state of an export, which must be released. If its size
+// is not what it was, the image is another one.
+func (f *filter) image(export string, size int64) (*image, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	old := f.images[export]
 	if old != nil && old.size == size {
-		return old
+		old.users++
+		return old, nil
+	}
+	if old == nil && len(f.images) >= maxImages {
+		return nil, fmt.Errorf("export %q is one too many: %d others have a digest", export, len(f.images))
 	}
 	im := newImage(export, size, f.conf, f.publish)
 	if old != nil {
@@ -78,7 +96,20 @@ func (f *filter) image(export string, size int64) *image {
 		old.end()
 	}
 	f.images[export] = im
-	return im
+	im.users++
+	return im, nil
+}
+
+// release ends the use of an image. One of which nobody has read anything is
+// forgotten, if there are many.
+func (f *filter) release(im *image) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	im.users--
+	if im.users == 0 && !im.touched.Load() && len(f.images) > idleImages && f.images[im.export] == im {
+		im.end()
+		delete(f.images, im.export)
+	}
 }
 
 // touched returns the images that clients have used, by name.
@@ -138,7 +169,8 @@ func (f *filter) Finish(next nbdkit.Backend) {
 // finishLast opens the layer below to complete an image after its last client.
 func (f *filter) finishLast(backend nbdkit.Backend, im *image) {
 	im.clientsGone()
-	im.drain(nbdkit.Interrupted)
+	// The signals may have come before, while an export was completed.
+	im.drain(func() bool { return nbdkit.Interrupted() || nbdkit.Signals() >= 2 })
 	if !f.wantsMore(im) {
 		return
 	}

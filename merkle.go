@@ -54,6 +54,8 @@ type treeSpec struct {
 	// outer, if not nil, is the hash over all leaves' chaining values, in
 	// order, instead of a tree above them (outer.go).
 	outer *hashFunc
+	// outerZeros are foldZeros chaining values of zeros.
+	outerZeros []byte
 
 	// zero returns the chaining value of a node of zeros.
 	zero func(cv []byte, level int, first int64)
@@ -191,5 +193,9 @@ func blkhashSpec(h *hashFunc, size int64, salt []byte) *treeSpec {
 		leaf:     func(cv, data []byte) { h.sum(cv, nil, data, nil) },
 		outer:    h,
 	}
-	return s.sameEverywhere()
+	s.sameEverywhere()
+	cv := make([]byte, s.cvSize)
+	s.zero(cv, 0, 0)
+	s.outerZeros = bytes.Repeat(cv, foldZeros)
+	return s
 }

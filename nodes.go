@@ -137,6 +137,11 @@ func (t *nodes) release(buf []byte) {
 	}
 }
 
+func (t *nodes) dropFree() {
+	t.free = [maxPageBits + 1][][]byte{}
+	t.freeBytes = 0
+}
+
 // takeGroup looks for the other children of the parent of the node that
 // begins at first. If all are known, it moves them to children.
 func (t *nodes) takeGroup(children []byte, level int, first int64) (parent int64, ok bool) {

@@ -51,10 +51,12 @@ func (im *image) endRead(next layer, c *cursor, ticket uint64, lo int64, data []
 		im.filterRead.Add(int64(len(data)))
 	}
 	if ticket == noTicket {
+		im.passBy(lo, data)
 		return
 	}
 	defer im.unlist(ticket)
 	if im.answered(ticket) && data != nil {
+		im.passBy(lo, data)
 		im.feed(next, c, lo, data)
 	}
 }
@@ -74,16 +76,18 @@ func (im *image) beginExtents(lo, hi int64) uint64 {
 // endExtents takes the answer to such a question: each yields the ranges that
 // read as zero.
 func (im *image) endExtents(ticket uint64, lo, hi int64, each iter.Seq2[int64, int64]) {
-	if ticket == noTicket {
-		return
-	}
-	defer im.unlist(ticket)
-	if !im.answered(ticket) {
-		return
+	if ticket != noTicket {
+		defer im.unlist(ticket)
+		if !im.answered(ticket) {
+			return
+		}
 	}
 	for a, b := range each {
 		if a, b = max(a, lo), min(b, hi); a < b {
-			im.zero(a, b)
+			im.passByZero(a, b)
+			if ticket != noTicket {
+				im.zero(a, b)
+			}
 		}
 	}
 }
@@ -113,6 +117,7 @@ func (im *image) listWrite(c *cursor, lo, hi int64) (ticket uint64, withdrawn bo
 	defer im.mu.Unlock()
 	im.written = true
 	im.prefix.Store(nil)
+	im.marks.Store(nil)
 	im.began++
 	im.done.Store(false)
 	withdrawn = im.sums != nil

@@ -30,7 +30,6 @@ type outer struct {
 
 	buf   []byte // chaining values that are being folded
 	zeros int64  // or so many leaves of zeros
-	zero  []byte // foldZeros chaining values of such
 }
 
 const (
@@ -40,15 +39,7 @@ const (
 	foldZeros = 2048
 )
 
-func newOuter(spec *treeSpec) *outer {
-	o := &outer{spec: spec, hash: spec.outer.new()}
-	cv := make([]byte, spec.cvSize)
-	spec.zero(cv, 0, 0)
-	for range foldZeros {
-		o.zero = append(o.zero, cv...)
-	}
-	return o
-}
+func newOuter(spec *treeSpec) *outer { return &outer{spec: spec, hash: spec.outer.new()} }
 
 // fold hashes the chaining values at the start of the image, if there are
 // enough of them and no other thread does.
@@ -64,7 +55,7 @@ func (t *tree) fold() {
 func writeZeros(h hash.Hash, o *outer, n int64) {
 	for n > 0 {
 		k := min(n, foldZeros)
-		h.Write(o.zero[:int(k)*o.spec.cvSize])
+		h.Write(o.spec.outerZeros[:int(k)*o.spec.cvSize])
 		n -= k
 	}
 }

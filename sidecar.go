@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
+	"unicode"
 
 	"golang.org/x/sys/unix"
 )
@@ -22,8 +24,9 @@ import (
 // be replaced (a FIFO, /dev/stdout, a file that is a mount point, a file in a
 // directory that is not ours to write) is opened and written in place.
 //
-// A symbolic link is replaced, not followed; one into /proc or /dev stands for
-// an open file or a device and is written in place.
+// A symbolic link is replaced, not followed: whoever may write to the directory
+// could make it lead to any file of nbdkit's user. One into /proc or /dev stands
+// for an open file or a device and is written in place, as is one to a FIFO.
 
 // sidecar is where results go.
 type sidecar struct {
@@ -78,14 +81,30 @@ func (s *sidecar) prepare() error {
 	return s.remove()
 }
 
+// checkStale tells whether prepare will fail. Where it is called, that ends
+// nbdkit; where prepare is, the command of --run would wait for ever.
+func checkStale(path string) error {
+	if standardStream(path) != -1 {
+		return nil
+	}
+	if special, err := isSpecial(path); special || err != nil {
+		return err
+	}
+	if _, err := os.Lstat(path); err != nil {
+		return nil // there is none
+	}
+	if unix.Faccessat(unix.AT_FDCWD, filepath.Dir(path), unix.W_OK, unix.AT_EACCESS) == nil {
+		return nil
+	}
+	if err := unix.Faccessat(unix.AT_FDCWD, path, unix.W_OK, unix.AT_EACCESS); err != nil {
+		return fmt.Errorf("digest-file=%s: an earlier result can be neither removed nor emptied: %w", path, err)
+	}
+	return nil
+}
+
 // isSpecial tells whether path is something other than a regular file.
 func isSpecial(path string) (bool, error) {
-	// What is behind a link of the process's open files may be regular, and
-	// still must not be replaced.
-	if dir, err := filepath.EvalSymlinks(filepath.Dir(path)); err == nil && isDevice(dir) {
-		return true, nil
-	}
-	if target, err := os.Readlink(path); err == nil && filepath.IsAbs(target) && isDevice(filepath.Dir(target)) {
+	if leadsToDevice(path) {
 		return true, nil
 	}
 	info, err := os.Stat(path)
@@ -96,6 +115,17 @@ func isSpecial(path string) (bool, error) {
 		return false, err
 	}
 	return !info.Mode().IsRegular(), nil
+}
+
+// leadsToDevice tells whether path is among the devices or the process's open
+// files, or a link to one of those. What is behind it may be regular, and still
+// must not be replaced.
+func leadsToDevice(path string) bool {
+	if dir, err := filepath.EvalSymlinks(filepath.Dir(path)); err == nil && isDevice(dir) {
+		return true
+	}
+	target, err := os.Readlink(path)
+	return err == nil && filepath.IsAbs(target) && isDevice(filepath.Dir(target))
 }
 
 // isDevice tells whether a directory holds devices or open files.
@@ -116,8 +146,10 @@ func (s *sidecar) remove() error {
 	if special, err := isSpecial(s.path); special || err != nil {
 		return err
 	}
-	if err := os.Truncate(s.path, 0); err != nil {
-		return fmt.Errorf("digest-file=%s: an earlier result can be neither removed nor emptied: %w", s.path, errors.Unwrap(err))
+	if err := writeInPlace(s.path, nil); errors.Is(err, fs.ErrNotExist) {
+		return nil // the directory is not to be written to, and has none
+	} else if err != nil {
+		return fmt.Errorf("digest-file=%s: an earlier result can be neither removed nor emptied: %w", s.path, err)
 	}
 	s.inPlace = true
 	return nil
@@ -142,6 +174,8 @@ func (s *sidecar) finish(results []result) error {
 	}
 	var err error
 	switch {
+	case s.fd == 2:
+		err = writeAll(s.fd, forTerminal(content))
 	case s.fd != -1:
 		err = writeAll(s.fd, content)
 	case s.inPlace:
@@ -159,6 +193,17 @@ func (s *sidecar) finish(results []result) error {
 	return nil
 }
 
+// forTerminal puts a dot in place of what is not printable: standard error is a
+// log or a terminal, and a client may have chosen the name of the export.
+func forTerminal(content []byte) []byte {
+	return bytes.Map(func(r rune) rune {
+		if r != '\n' && !unicode.IsPrint(r) {
+			return '.'
+		}
+		return r
+	}, content)
+}
+
 // withdraw removes a result that does not hold any more.
 func (s *sidecar) withdraw() error {
 	s.mu.Lock()
@@ -172,8 +217,7 @@ func (s *sidecar) withdraw() error {
 // replace writes a new file and puts it in the place of path.
 func replace(path string, content []byte) (err error) {
 	dir, base := filepath.Split(path)
-	f, err := os.OpenFile(fmt.Sprintf("%s.%s.%d.tmp", dir, base, os.Getpid()),
-		os.O_WRONLY|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o666)
+	f, err := createBeside(dir, base)
 	if err != nil {
 		return err
 	}
@@ -196,6 +240,20 @@ func replace(path string, content []byte) (err error) {
 		return err
 	}
 	return syncDirectory(dir)
+}
+
+// createBeside makes a temporary file. Process ids would not do for its name:
+// in containers they are all the same, and one that was killed may have left
+// such a file.
+func createBeside(dir, base string) (f *os.File, err error) {
+	for range 100 {
+		name := fmt.Sprintf("%s.%s.%08x.tmp", dir, base[:min(len(base), 200)], rand.Uint32())
+		f, err = os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o666)
+		if !errors.Is(err, fs.ErrExist) {
+			break
+		}
+	}
+	return f, err
 }
 
 // syncDirectory makes the rename last. Some file systems cannot, and need
@@ -225,11 +283,12 @@ func cannotReplace(err error) bool {
 // fifoTime is how long a FIFO may have no reader.
 const fifoTime = 5 * time.Second
 
-// writeInPlace writes to something that exists already.
+// writeInPlace writes to something that exists already, but not to a file that
+// a link leads to.
 func writeInPlace(path string, content []byte) error {
 	for start := time.Now(); ; time.Sleep(50 * time.Millisecond) {
 		// O_NONBLOCK, because a FIFO without a reader would block for good.
-		fd, err := unix.Open(path, unix.O_WRONLY|unix.O_TRUNC|unix.O_CLOEXEC|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+		fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CLOEXEC|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 		if errors.Is(err, unix.ENXIO) && time.Since(start) < fifoTime {
 			continue
 		}
@@ -237,11 +296,32 @@ func writeInPlace(path string, content []byte) error {
 			return err
 		}
 		defer unix.Close(fd)
+		if err := emptied(fd, path); err != nil {
+			return err
+		}
 		if err := unix.SetNonblock(fd, false); err != nil {
 			return err
 		}
 		return writeAll(fd, content)
 	}
+}
+
+// emptied empties what was opened, if it is a file that may be written to.
+func emptied(fd int, path string) error {
+	var opened, named unix.Stat_t
+	if err := unix.Fstat(fd, &opened); err != nil {
+		return err
+	}
+	if opened.Mode&unix.S_IFMT != unix.S_IFREG {
+		return nil
+	}
+	if err := unix.Lstat(path, &named); err != nil {
+		return err
+	}
+	if (named.Dev != opened.Dev || named.Ino != opened.Ino) && !leadsToDevice(path) {
+		return fmt.Errorf("a symbolic link is not followed: %w", unix.ELOOP)
+	}
+	return unix.Ftruncate(fd, 0)
 }
 
 // writeAll is for descriptors that Go does not own: os.File would end the

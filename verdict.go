@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/hex"
 	"fmt"
+	"syscall"
 	"time"
 
 	"nbdkit-digest-filter/nbdkit"
@@ -22,7 +23,10 @@ func (im *image) verdict() error {
 		return nil
 	}
 	// Another client's request may hold the last bytes, and be hashing them.
-	for !im.done.Load() && im.isDue() && !nbdkit.Stopping() {
+	for !im.done.Load() && im.isDue() {
+		if nbdkit.Stopping() {
+			return errNoVerdict
+		}
 		im.drain(nbdkit.Stopping)
 		if !im.done.Load() {
 			time.Sleep(othersPause)
@@ -69,14 +73,22 @@ func (im *image) verdictOfWriter() error {
 	if len(im.conf.expect) == 0 || im.done.Load() || im.progress() < im.size {
 		return nil
 	}
-	im.drain(nbdkit.Interrupted)
-	if sums := im.takeSums(); sums != nil {
+	im.drain(nbdkit.Stopping)
+	sums := im.takeSums()
+	if sums == nil && nbdkit.Stopping() {
+		return errNoVerdict
+	}
+	if sums != nil {
 		for _, line := range im.mismatches(sums) {
 			return fmt.Errorf("%v: %s", im, line)
 		}
 	}
 	return nil
 }
+
+// errNoVerdict fails a request that waits for the digest when nbdkit is told to
+// end: the copy must not be taken for a good one.
+var errNoVerdict = fmt.Errorf("no digest yet: %w: %w", nbdkit.ErrSilent, syscall.EIO)
 
 // mismatches compares digests with those that are expected, and returns a line
 // for each that differs.
@@ -103,7 +115,7 @@ func (im *image) compare(sums []string) {
 	im.refused.Store(true)
 	nbdkit.Fail()
 	for _, line := range lines {
-		nbdkit.Error("%v: %s", im, line)
+		logError("%v: %s", im, line)
 	}
 }
 

@@ -149,6 +149,7 @@ func (l *linear) advance() {
 		l.data.Broadcast()
 		l.moved()
 	}
+	l.start()
 	l.quick.frontier.Store(l.frontier)
 	l.quick.ready.Store(l.ready.total)
 }

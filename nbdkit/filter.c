@@ -248,9 +248,24 @@ listen_to (int sig, struct sigaction *old)
   sigaction (sig, &sa, NULL);
 }
 
+/* With a limit on the size of files, a result that does not fit is an
+ * error, not the end of nbdkit.
+ */
+static void
+ignore_size_limit (void)
+{
+  struct sigaction sa;
+
+  if (sigaction (SIGXFSZ, NULL, &sa) == 0 && sa.sa_handler == SIG_DFL) {
+    sa.sa_handler = SIG_IGN;
+    sigaction (SIGXFSZ, &sa, NULL);
+  }
+}
+
 static int
 filter_after_fork (nbdkit_backend *backend)
 {
+  ignore_size_limit ();
   listen_to (SIGINT, &nbdkit_int);
   listen_to (SIGTERM, &nbdkit_term);
   if (atexit (exit_with_failure) != 0) {

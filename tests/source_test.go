@@ -1,0 +1,74 @@
+package tests
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// replaceContent writes another image of the same size into a file, as a
+// publisher might who does not rename.
+func replaceContent(t *testing.T, image string) {
+	t.Helper()
+	old := contents(t, image)
+	f, err := os.OpenFile(image, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteString(old[len(old)/2:] + old[:len(old)/2]); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Bytes that pass by another time tell that they are not what was hashed.
+func TestSourceThatIsReplacedHasNoDigest(t *testing.T) {
+	const size = 6*mib + 2
+	for _, c := range []struct{ name, before, after, params string }{
+		{"after a copy", "h.pread(6 << 20, 0)", "h.pread(100000, 2 << 20)", ""},
+		{"in the middle of a copy", "h.pread(3 << 20, 0)", "h.pread(4 << 20, 2 << 20)", ""},
+		{"and the filter must not look at the start", "h.pread(6 << 20, 0)", "h.pread(100000, 0)", "signature=any signature-unsafe=allow"},
+		{"and an expectation", "h.pread(3 << 20, 0)", `
+for i in range(2):
+    try:
+        h.pread(100000, 2 << 20)
+        raise SystemExit("no error")
+    except nbd.Error:
+        pass`, "expect"},
+	} {
+		for _, digest := range []string{"sha256", "blake3"} {
+			t.Run(c.name+" "+digest, func(t *testing.T) {
+				t.Parallel()
+				image := randomImage(t, size)
+				dir := t.TempDir()
+				params := strings.Fields(c.params)
+				if c.params == "expect" {
+					params = []string{"digest-expect=" + digest + ":" + sumOf(t, digest, image)}
+				}
+				s := serve(t, append([]string{"-r", "--filter=" + filter, "file", image, "digest=" + digest, "digest-file=" + dir + "/sum"}, params...)...)
+				h := dial(t, s, "") // so that the start is looked at once
+				defer h.Drop()      // nbdkit waits for it to go
+				nbdsh(t, s.uri(), c.before)
+				replaceContent(t, image)
+				nbdsh(t, s.uri(), c.after)
+				if c.params == "expect" {
+					if o := execute(t, "", "nbdinfo", "--size", s.uri()); o.status == 0 {
+						t.Error("a later client is served")
+					}
+				}
+				h.Drop()
+				s.signal(terminate)
+				if status := s.cmd.ProcessState.ExitCode(); (status == 1) != (c.params == "expect") {
+					t.Errorf("nbdkit ends with status %d", status)
+				}
+				if log := s.stderr(); strings.Count(log, "not what was read before") != 1 {
+					t.Errorf("nbdkit says\n%s", log)
+				}
+				if got := contents(t, filepath.Join(dir, "sum")); !strings.Contains(got, "failed: the source has changed") {
+					t.Errorf("the sidecar has %q", got)
+				}
+			})
+		}
+	}
+}
