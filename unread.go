@@ -66,7 +66,9 @@ func (im *image) feedSlowly(next layer, c *cursor, lo int64, data []byte) {
 			if c != nil && im.readGap(next) {
 				continue
 			}
-			if !im.expected(frontier) && (im.isStalled() || waited >= stallTime) {
+			if im.expected(frontier) {
+				waited = 0
+			} else if im.isStalled() || waited >= stallTime {
 				im.setStalled(frontier)
 				l.drop(int64(len(data)))
 				return
