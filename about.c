@@ -3,6 +3,9 @@
 #include "nbdkit/filter.h"
 #include "about.h"
 
+/* nbdkit -D digest.profile=1 sets this. */
+NBDKIT_DLL_PUBLIC int digest_debug_profile;
+
 static const char *const keys[] = {
   "digest",
   "digest-expect",

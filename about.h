@@ -3,4 +3,6 @@
 
 #define DIGEST_VERSION "0.1.0"
 
+extern int digest_debug_profile;
+
 #endif /* DIGEST_ABOUT_H */

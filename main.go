@@ -32,8 +32,11 @@ const threads = 32
 type filter struct {
 	conf     *config
 	parallel bool
+	profile  *os.File // nil if nobody asked for it
 	sidecar  *sidecar
-	queries  queries
+
+	directory string // in which nbdkit was started
+	queries   queries
 
 	mu     sync.Mutex // guards images
 	images map[string]*image
@@ -47,6 +50,7 @@ func main() {}
 func version() string { return C.DIGEST_VERSION }
 
 func (f *filter) Configure(params []nbdkit.Param, directory string) (err error) {
+	f.directory = directory
 	if f.conf, err = parseConfig(params, directory); err != nil {
 		return err
 	}
@@ -60,6 +64,11 @@ func (f *filter) Start(parallel bool) error {
 	debug.SetMaxThreads(math.MaxInt32)
 	// The window is the only thing that is large, and it is kept.
 	debug.SetGCPercent(25)
+	if C.digest_debug_profile != 0 {
+		if err := f.startProfile(); err != nil {
+			return err
+		}
+	}
 	f.parallel = parallel
 	f.sidecar = newSidecar(f.conf.file, f.conf.format, nbdkit.Stdout())
 	return f.sidecar.prepare()
@@ -151,6 +160,7 @@ func (f *filter) publish() {
 
 // Finish completes what clients have left, and writes the last word.
 func (f *filter) Finish(next nbdkit.Backend) {
+	defer f.stopProfile()
 	var results []result
 	for _, im := range f.touched() {
 		f.finishLast(next, im)

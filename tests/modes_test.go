@@ -245,3 +245,13 @@ func runActivated(t *testing.T, args []string) {
 	c.Process.Signal(syscall.SIGTERM) // it has become nbdkit
 	c.Wait()
 }
+
+// Whoever works on the filter can ask where its time goes.
+func TestProfile(t *testing.T) {
+	dir := t.TempDir()
+	run(t, dir, "nbdkit", "-r", "-U", "-", "-D", "digest.profile=1", "--filter="+filter, "pattern", "8M",
+		"digest-file="+dir+"/sum", "--run", `nbdcopy "$uri" null:`)
+	if found, _ := filepath.Glob(dir + "/nbdkit-digest-*.pprof"); len(found) != 1 || fileSize(t, found[0]) == 0 {
+		t.Errorf("the profiles are %q", found)
+	}
+}
