@@ -4,13 +4,18 @@
 #
 # Each thing is looked for by trying it, not by the name of its package: an
 # nbdkit built from source is as good as the distribution's.
+#
+# With an argument, what the checks of that name need besides: matrix, arm64
+# or asan.
 
 set -eu
 PATH=/usr/bin:/usr/sbin:/bin:/sbin:$PATH
 
 fail () { echo "deps: $*" >&2; exit 1; }
 
-# need DEBIAN-PACKAGE FEDORA-PACKAGE COMMAND...
+extra=${1:-}
+
+# need DEBIAN-PACKAGE[|ANOTHER] FEDORA-PACKAGE COMMAND...
 need () {
     debian_package=$1 fedora_package=$2
     shift 2
@@ -76,12 +81,32 @@ look () {
     need tar               tar                command -v tar
     need cpio              cpio               command -v cpio
     need zip               zip                command -v zip
-    need p7zip-full        /usr/bin/7z        command -v 7z
+    need 'p7zip-full|7zip' /usr/bin/7z        command -v 7z
     need nginx-light       nginx              command -v nginx
     need openssl           openssl            command -v openssl
     need systemd           systemd            command -v systemd-socket-activate
     need perl              perl-Pod-Checker   command -v podchecker
     need shellcheck        ShellCheck         command -v shellcheck
+
+    case $extra in
+    '') ;;
+    matrix)
+        need debootstrap   debootstrap        command -v debootstrap ;;
+    *)
+        fail "no check is called $extra: use matrix, arm64 or asan" ;;
+    esac
+}
+
+# known PACKAGE[|ANOTHER]...: of each, the first that this Debian has.
+known () {
+    for package; do
+        first=${package%%|*}
+        if [ "$first" != "$package" ] &&
+           [ -z "$(apt-cache madison "$first" 2>/dev/null)" ]; then
+            first=${package#*|}
+        fi
+        echo "$first"
+    done
 }
 
 install_debian () {
@@ -95,8 +120,8 @@ install_debian () {
     export DEBIAN_FRONTEND=noninteractive
     apt-get update </dev/null ||
         fail "apt-get update failed: is there a network?"
-    # shellcheck disable=SC2086
-    apt-get install -y --no-install-recommends $debian </dev/null ||
+    # shellcheck disable=SC2046,SC2086
+    apt-get install -y --no-install-recommends $(known $debian) </dev/null ||
         fail "could not install:$debian"
 }
 
@@ -119,7 +144,8 @@ fi
 if [ "$(id -u)" != 0 ]; then
     command -v sudo >/dev/null ||
         fail "as root or with sudo, install:$missing"
-    sudo sh "$0" || fail "could not install with sudo:$missing"
+    # shellcheck disable=SC2086
+    sudo sh "$0" $extra || fail "could not install with sudo:$missing"
     exit 0
 fi
 
