@@ -6,10 +6,17 @@
 #               the filter
 # make deps     install what is missing for all of these; demo, check and bench
 #               do so by themselves
+#
+# Longer checks:
+#
+# make check-matrix  build and test with the nbdkit of every Debian that has one
+#                    that fits, in roots that are made for it (tests/matrix.sh)
+# make fuzz          give each fuzz target FUZZTIME, 30 minutes if it is not set
 
 SHELL = /bin/bash -o pipefail
 .DELETE_ON_ERROR:
 .PHONY: all man install deps check demo bench clean
+.PHONY: check-matrix check-here fuzz
 
 FILTER = nbdkit-digest-filter.so
 MAN = nbdkit-digest-filter.1
@@ -23,8 +30,16 @@ filterdir = $(shell pkg-config --variable=filterdir nbdkit)
 prefix = $(shell pkg-config --variable=prefix nbdkit)
 mandir = $(prefix)/share/man
 
-# Keeps Go's initialiser from running before nbdkit forks: see nbdkit/start.c.
-GO_LDFLAGS = -s -w -extldflags "-Wl,-T,$(CURDIR)/nbdkit/init.ld"
+# The linker script keeps Go's initialiser from running before nbdkit forks:
+# see nbdkit/start.c. Without a build ID, which depends on the path of that
+# script, the same source gives the same bytes in any directory.
+GO_LDFLAGS = -s -w -buildid= -extldflags "$(LDFLAGS) -Wl,-T,$(CURDIR)/nbdkit/init.ld"
+
+# As Debian builds nbdkit's own filters, and with BIND_NOW.
+LDFLAGS ?= -Wl,-z,relro -Wl,-z,now -Wl,-z,noexecstack
+CGO_CFLAGS ?= -O2 -g -fstack-protector-strong -Wformat -Werror=format-security \
+    -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2
+export CGO_CFLAGS
 
 export CGO_ENABLED = 1
 
@@ -53,18 +68,36 @@ deps:
 	@sh tests/deps.sh
 
 # With one of these goals, what is missing is installed before the build.
-ifneq (,$(filter check demo bench,$(MAKECMDGOALS)))
+ifneq (,$(filter check check-here demo bench,$(MAKECMDGOALS)))
 $(FILTER) $(MAN): | deps
 endif
 
 check: all
-	test -z "$$(gofmt -l . | tee /dev/stderr)"
+	test -z "$$(gofmt -l *.go nbdkit tests | tee /dev/stderr)"
 	go vet ./...
 	shellcheck $(SCRIPTS)
 	podchecker nbdkit-digest-filter.pod
 	go test -race . ./nbdkit/...
 	go test -count=1 -timeout 15m ./tests/...
 	cd tests/deploy && go vet ./... && go test -count=1 ./...
+
+check-matrix:
+	tests/matrix.sh
+
+# What check-matrix runs in each root.
+check-here: all
+	nbdkit --version
+	go test . ./nbdkit/...
+	go test -count=1 -timeout 30m ./tests/...
+	cd tests/deploy && go test -count=1 ./...
+
+FUZZTIME = 30m
+fuzz:
+	for target in $$(sed -n 's/^func \(Fuzz[A-Za-z]*\).*/\1/p' *_test.go); do \
+	    echo "$$target" && \
+	    go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) \
+	        -fuzzminimizetime 5s -parallel 1 . || exit; \
+	done
 
 demo: $(FILTER)
 	tests/demo.sh
