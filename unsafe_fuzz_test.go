@@ -16,10 +16,12 @@ func FuzzUnsafe(f *testing.F) {
 	f.Add(byte(0), xor(8, be64(1000)))
 	f.Add(byte(0), xor(72, be64(1<<2)))
 	f.Add(byte(0), xor(104, be32(0xe2792aca)+be32(5)+"abcdefgh"+be32(0x44415441)+be32(4)+"disk"))
+	f.Add(byte(0), xor(104, be32(1)+be32(1)+"a\x00\x00\x00\x00\x00\x00\x00"+be32(0x44415441)+be32(4)+"disk"))
 	f.Add(byte(1), []byte{})
 	f.Add(byte(1), xor(63, "\x07")) // differencing
 	f.Add(byte(1), xor(552, "parent"))
 	f.Add(byte(2), []byte("parentCID=12345678\n"))
+	f.Add(byte(2), []byte("parentCID=ffff1234\n"))
 	f.Add(byte(2), []byte("RW 2048 FLAT \"/etc/shadow\" 0\n"))
 	f.Add(byte(2), []byte("parentFileNameHint=\"a\"\n"))
 	f.Fuzz(func(t *testing.T, format byte, change []byte) {
@@ -107,15 +109,17 @@ func readVHD(image []byte) (leads bool) {
 	return !allZero(image[at+40 : at+56])
 }
 
-// readVMDK reads the descriptor's lines as QEMU does, which looks for words,
-// wherever they stand.
+// readVMDK looks for words wherever they stand in the descriptor, as QEMU does,
+// and for any of those that stand there more than once.
 func readVMDK(descriptor []byte) (leads bool) {
 	text, _, _ := bytes.Cut(descriptor[:20*512], []byte{0})
 	if bytes.Contains(text, []byte("parentFileNameHint=\"")) {
 		return true
 	}
-	if _, parent, ok := bytes.Cut(text, []byte("parentCID=")); ok && !bytes.HasPrefix(bytes.ToLower(parent), []byte("ffffffff")) {
-		return true
+	for _, parent := range bytes.Split(text, []byte("parentCID="))[1:] {
+		if !bytes.HasPrefix(bytes.ToLower(parent), []byte("ffffffff")) {
+			return true
+		}
 	}
 	for line := range bytes.SplitSeq(text, []byte("\n")) {
 		fields := bytes.Fields(line)
