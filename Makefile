@@ -1,7 +1,8 @@
 # make          build the filter and its man page
 # make install  put them where nbdkit and man look for them (DESTDIR is heeded)
 # make demo     watch the filter at work on an image made for it
-# make check    run every test
+# make lint     look at the source with every tool that has an opinion on it
+# make check    do so, and run every test
 # make bench    measure speed and memory, each against the same copy without
 #               the filter
 # make deps     install what is missing for all of these; demo, check and bench
@@ -16,7 +17,7 @@
 SHELL = /bin/bash -o pipefail
 .DELETE_ON_ERROR:
 .PHONY: all man install deps check demo bench clean
-.PHONY: check-matrix check-here fuzz
+.PHONY: lint check-matrix check-here fuzz
 
 FILTER = nbdkit-digest-filter.so
 MAN = nbdkit-digest-filter.1
@@ -68,18 +69,24 @@ deps:
 	@sh tests/deps.sh
 
 # With one of these goals, what is missing is installed before the build.
-ifneq (,$(filter check check-here demo bench,$(MAKECMDGOALS)))
+ifneq (,$(filter lint check check-here demo bench,$(MAKECMDGOALS)))
 $(FILTER) $(MAN): | deps
 endif
 
-check: all
+# The tools that are no package of Debian's have a go.mod of their own.
+lint: | deps
 	test -z "$$(gofmt -l *.go nbdkit tests | tee /dev/stderr)"
 	go vet ./...
+	cd tests/deploy && go vet ./...
+	go tool -modfile=tests/tools/go.mod staticcheck ./...
 	shellcheck $(SCRIPTS)
 	podchecker nbdkit-digest-filter.pod
+	tests/vulnerabilities.sh
+
+check: all lint
 	go test -race . ./nbdkit/...
 	go test -count=1 -timeout 15m ./tests/...
-	cd tests/deploy && go vet ./... && go test -count=1 ./...
+	cd tests/deploy && go test -count=1 ./...
 
 check-matrix:
 	tests/matrix.sh

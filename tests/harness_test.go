@@ -138,12 +138,11 @@ func randomImage(t *testing.T, size int64) string {
 
 // A server is an nbdkit that serves on a Unix socket.
 type server struct {
-	t       *testing.T
-	dir     string // the socket is in it
-	cmd     *exec.Cmd
-	log     *os.File // its stderr
-	stopped bool
-	exited  chan struct{}
+	t      *testing.T
+	dir    string // the socket is in it
+	cmd    *exec.Cmd
+	log    *os.File // its stderr
+	exited chan struct{}
 }
 
 // serve starts nbdkit in the foreground. The arguments begin with what
