@@ -50,6 +50,8 @@ look () {
     need libnbd-bin        libnbd             command -v nbdcopy
     need python3           python3            command -v python3
     need python3-libnbd    python3-libnbd     python3 -c 'import nbd'
+    # nbdinfo without it tells garbage about the content
+    need file              file               command -v file
     need qemu-utils        qemu-img           command -v qemu-img
     need b3sum             b3sum              command -v b3sum
     need fsverity          fsverity-utils     command -v fsverity

@@ -34,11 +34,12 @@ furnish () {
     mount --bind -o ro "$(go env GOROOT)" "$1/usr/local/go"
     mount --bind -o ro "$(go env GOMODCACHE)" "$1/go/mod"
     cp -L /etc/resolv.conf "$1/etc/resolv.conf"
+    [ -e "$1/etc/hosts" ] || echo 127.0.0.1 localhost > "$1/etc/hosts"
     # Proxies and the like.
     apt-config dump | grep '^Acquire::' > "$1/etc/apt/apt.conf.d/90host" || true
     rm -rf "$1/src"
     mkdir "$1/src"
-    tar --exclude=./build --exclude=./.git -cf - . | tar -C "$1/src" -xf -
+    tar --exclude=./build --exclude=./.git --exclude='./*.so' --exclude='./*.1' -cf - . | tar -C "$1/src" -xf -
 }
 
 # in_root ROOT COMMAND... The cache of builds is the root's own: Go does not
