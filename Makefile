@@ -12,12 +12,13 @@
 #
 # make check-matrix  build and test with the nbdkit of every Debian that has one
 #                    that fits, in roots that are made for it (tests/matrix.sh)
+# make check-arm64   cross-build for arm64, and run the tests of the digests in qemu
 # make fuzz          give each fuzz target FUZZTIME, 30 minutes if it is not set
 
 SHELL = /bin/bash -o pipefail
 .DELETE_ON_ERROR:
 .PHONY: all man install deps check demo bench clean
-.PHONY: lint check-matrix check-here fuzz
+.PHONY: lint check-matrix check-here check-arm64 fuzz
 
 FILTER = nbdkit-digest-filter.so
 MAN = nbdkit-digest-filter.1
@@ -36,6 +37,9 @@ mandir = $(prefix)/share/man
 # script, the same source gives the same bytes in any directory.
 GO_LDFLAGS = -s -w -buildid= -extldflags "$(LDFLAGS) -Wl,-T,$(CURDIR)/nbdkit/init.ld"
 
+GO_BUILD = go build -trimpath -buildvcs=false -buildmode=c-shared \
+    -ldflags '$(GO_LDFLAGS)'
+
 # As Debian builds nbdkit's own filters, and with BIND_NOW.
 LDFLAGS ?= -Wl,-z,relro -Wl,-z,now -Wl,-z,noexecstack
 CGO_CFLAGS ?= -O2 -g -fstack-protector-strong -Wformat -Werror=format-security \
@@ -49,8 +53,7 @@ all: $(FILTER) man
 $(FILTER): $(filter-out %_test.go nbdkit-digest-filter.h,$(SOURCES))
 	@pkg-config --exists nbdkit || \
 	    { echo "nbdkit's headers are missing: run 'make deps'" >&2; exit 1; }
-	go build -trimpath -buildvcs=false -buildmode=c-shared \
-	    -ldflags '$(GO_LDFLAGS)' -o $@ .
+	$(GO_BUILD) -o $@ .
 	@rm -f nbdkit-digest-filter.h
 
 # A machine without pod2man still gets its filter.
@@ -97,6 +100,20 @@ check-here: all
 	go test . ./nbdkit/...
 	go test -count=1 -timeout 30m ./tests/...
 	cd tests/deploy && go test -count=1 ./...
+
+# nbdkit's headers are the same for every machine; libc's are not, and go first.
+ARM64 = GOARCH=arm64 CC=aarch64-linux-gnu-gcc CGO_CFLAGS="$(CGO_CFLAGS) \
+    -idirafter $$(pkg-config --variable=includedir nbdkit)"
+check-arm64:
+	sh tests/deps.sh arm64
+	$(ARM64) $(GO_BUILD) -o build/arm64/$(FILTER) .
+	readelf -Wh -l -d build/arm64/$(FILTER) | tee build/arm64/elf | \
+	    grep -E 'Machine:|GNU_RELRO|GNU_STACK|Flags: NOW|\.go_init'
+	grep -q 'Machine: *AArch64' build/arm64/elf
+	grep -q '\.init_array .*\.go_init .*\.got' build/arm64/elf
+	$(ARM64) go test -c -o build/arm64/digest.test .
+	qemu-aarch64-static -L /usr/aarch64-linux-gnu build/arm64/digest.test \
+	    -test.short -test.v -test.run 'Tree|Nodes|Zeros|Hole|Forg|Digest|Fuzz'
 
 FUZZTIME = 30m
 fuzz:

@@ -94,6 +94,12 @@ look () {
     '') ;;
     matrix)
         need debootstrap   debootstrap        command -v debootstrap ;;
+    arm64)
+        need gcc-aarch64-linux-gnu gcc-aarch64-linux-gnu \
+             command -v aarch64-linux-gnu-gcc
+        need libc6-dev-arm64-cross glibc-devel any_of \
+             /usr/aarch64-linux-gnu/include/stdlib.h
+        need qemu-user-static qemu-user-static command -v qemu-aarch64-static ;;
     *)
         fail "no check is called $extra: use matrix, arm64 or asan" ;;
     esac
