@@ -13,12 +13,13 @@
 # make check-matrix  build and test with the nbdkit of every Debian that has one
 #                    that fits, in roots that are made for it (tests/matrix.sh)
 # make check-arm64   cross-build for arm64, and run the tests of the digests in qemu
+# make check-asan    run end-to-end tests with AddressSanitizer in the filter's C
 # make fuzz          give each fuzz target FUZZTIME, 30 minutes if it is not set
 
 SHELL = /bin/bash -o pipefail
 .DELETE_ON_ERROR:
 .PHONY: all man install deps check demo bench clean
-.PHONY: lint check-matrix check-here check-arm64 fuzz
+.PHONY: lint check-matrix check-here check-arm64 check-asan fuzz
 
 FILTER = nbdkit-digest-filter.so
 MAN = nbdkit-digest-filter.1
@@ -95,6 +96,7 @@ check-matrix:
 	tests/matrix.sh
 
 # What check-matrix runs in each root.
+check-here: CGO_CFLAGS += -Werror
 check-here: all
 	nbdkit --version
 	go test . ./nbdkit/...
@@ -114,6 +116,10 @@ check-arm64:
 	$(ARM64) go test -c -o build/arm64/digest.test .
 	qemu-aarch64-static -L /usr/aarch64-linux-gnu build/arm64/digest.test \
 	    -test.short -test.v -test.run 'Tree|Nodes|Zeros|Hole|Forg|Digest|Fuzz'
+
+check-asan:
+	sh tests/deps.sh
+	tests/asan.sh
 
 FUZZTIME = 30m
 fuzz:

@@ -5,8 +5,7 @@
 # Each thing is looked for by trying it, not by the name of its package: an
 # nbdkit built from source is as good as the distribution's.
 #
-# With an argument, what the checks of that name need besides: matrix, arm64
-# or asan.
+# With an argument, what the check of that name needs besides: matrix or arm64.
 
 set -eu
 PATH=/usr/bin:/usr/sbin:/bin:/sbin:$PATH
@@ -101,7 +100,7 @@ look () {
              /usr/aarch64-linux-gnu/include/stdlib.h
         need qemu-user-static qemu-user-static command -v qemu-aarch64-static ;;
     *)
-        fail "no check is called $extra: use matrix, arm64 or asan" ;;
+        fail "no check is called $extra: use matrix or arm64" ;;
     esac
 }
 

@@ -48,6 +48,7 @@ in_root () {
     env -i HOME=/root TMPDIR=/tmp LC_ALL=C.UTF-8 \
         PATH=/usr/local/go/bin:/usr/sbin:/usr/bin:/sbin:/bin \
         GOMODCACHE=/go/mod GOPROXY=off GOFLAGS=-buildvcs=false GOTOOLCHAIN=local \
+        ${PATIENCE:+"PATIENCE=$PATIENCE"} \
         ${http_proxy:+"http_proxy=$http_proxy"} chroot "$@"
 }
 
