@@ -1,6 +1,8 @@
 package main
 
 import (
+	"math"
+	"math/big"
 	"os"
 	"regexp"
 	"slices"
@@ -89,6 +91,38 @@ func FuzzParameters(f *testing.F) {
 		if len(conf.digests) == 0 || conf.format == nil || conf.memory < minMemory || conf.memory > maxMemory ||
 			!slices.Contains([]unreadWhen{early, late, skip}, conf.unread) {
 			t.Fatalf("%+v", conf)
+		}
+	})
+}
+
+// A size is what it is by arithmetic that knows no limit, or an error.
+func FuzzSizes(f *testing.F) {
+	for _, s := range []string{"", "0", "64M", "1m", "2s", "512b", "8E", "7e", "9223372036854775807", "9223372036854775808", "-1", "+1", "1_0", "k", "1kk"} {
+		f.Add(s)
+	}
+	form := regexp.MustCompile(`^([0-9]+)([bskmgtpeBSKMGTPE]?)$`)
+	units := map[string]string{"": "1", "b": "1", "s": "512", "k": "1024", "m": "1048576", "g": "1073741824",
+		"t": "1099511627776", "p": "1125899906842624", "e": "1152921504606846976"}
+	f.Fuzz(func(t *testing.T, s string) {
+		got, err := parseSize(s, 0, math.MaxInt64)
+		m := form.FindStringSubmatch(s)
+		if m == nil {
+			if err == nil {
+				t.Fatalf("%q is no size, but %d", s, got)
+			}
+			return
+		}
+		n, _ := new(big.Int).SetString(m[1], 10)
+		unit, _ := new(big.Int).SetString(units[strings.ToLower(m[2])], 10)
+		n.Mul(n, unit)
+		if n.IsInt64() != (err == nil) || err == nil && n.Int64() != got {
+			t.Fatalf("%q is %d, %v, want %s", s, got, err, n)
+		}
+		if err != nil {
+			return
+		}
+		if again, err := parseSize(formatSize(got), 0, math.MaxInt64); again != got || err != nil {
+			t.Fatalf("%d is formatted as %s", got, formatSize(got))
 		}
 	})
 }

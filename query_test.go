@@ -41,7 +41,7 @@ func TestNamesOfQueries(t *testing.T) {
 }
 
 func FuzzQueryNames(f *testing.F) {
-	for _, s := range []string{"", ".digest", ".digest/", ".digest-final/a", ".digest-final/\xff", ".digest/\n\"<>"} {
+	for _, s := range []string{"", ".digest", ".digest/", ".digest-final/a", ".digest-final/\xff", ".digest/a/b/", ".digest/\n\"<>"} {
 		f.Add(s)
 	}
 	conf, err := parseConfig([]nbdkit.Param{{Key: "digest", Value: "sha256,blake3"}}, "/")
@@ -51,6 +51,18 @@ func FuzzQueryNames(f *testing.F) {
 	f.Fuzz(func(t *testing.T, name string) {
 		filter := &filter{conf: conf}
 		q, ok := parseQuery(name)
+		for _, kind := range []string{".digest", ".digest-final"} {
+			export, named := strings.CutPrefix(name, kind+"/")
+			want := query{export: export, final: kind == ".digest-final"}
+			if name == kind {
+				want.export, want.all = "", true
+			} else if !named {
+				continue
+			}
+			if q != want {
+				t.Fatalf("%q asks %+v, want %+v", name, q, want)
+			}
+		}
 		if q.final && q.export == "" {
 			return // this needs nbdkit
 		}

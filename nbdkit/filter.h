@@ -9,8 +9,15 @@
 #define NBDKIT_API_VERSION 2
 #include <nbdkit-filter.h>
 
-#if NBDKIT_VERSION_MAJOR != 1 || NBDKIT_VERSION_MINOR < 32
-#error "nbdkit 1.32 or newer is needed: install its nbdkit-plugin-dev (Debian) or nbdkit-devel (Fedora) package"
+/* struct nbdkit_filter may change whenever its API version does.  Within
+ * one, nbdkit 1.32, 1.42 and 1.48 are those that "make check-matrix" tries.
+ */
+#if NBDKIT_VERSION_MAJOR != 1
+#error "these headers are of another nbdkit than 1.x: the filter fits nbdkit 1.32 to 1.48, and newer ones of filter API 6"
+#elif NBDKIT_VERSION_MINOR < 32
+#error "these headers are of an nbdkit older than 1.32: the filter fits nbdkit 1.32 to 1.48, and newer ones of filter API 6; install nbdkit-plugin-dev (Debian) or nbdkit-devel (Fedora)"
+#elif NBDKIT_FILTER_API_VERSION != 6
+#error "these headers are of another filter API than 6: the filter fits nbdkit 1.32 to 1.48, and newer ones of filter API 6"
 #endif
 
 /* The program describes its filter in C, because nbdkit asks for this

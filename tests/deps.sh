@@ -5,16 +5,17 @@
 # Each thing is looked for by trying it, not by the name of its package: an
 # nbdkit built from source is as good as the distribution's.
 #
-# With the argument "bench", also what only that needs.
+# With an argument, what the goal of that name needs besides: bench, matrix or
+# arm64.
 
 set -eu
 PATH=/usr/bin:/usr/sbin:/bin:/sbin:$PATH
 
-goal=${1-}
-
 fail () { echo "deps: $*" >&2; exit 1; }
 
-# need DEBIAN-PACKAGE FEDORA-PACKAGE COMMAND...
+extra=${1:-}
+
+# need DEBIAN-PACKAGE[|ANOTHER] FEDORA-PACKAGE COMMAND...
 need () {
     debian_package=$1 fedora_package=$2
     shift 2
@@ -49,6 +50,8 @@ look () {
     need libnbd-bin        libnbd             command -v nbdcopy
     need python3           python3            command -v python3
     need python3-libnbd    python3-libnbd     python3 -c 'import nbd'
+    # nbdinfo without it tells garbage about the content
+    need file              file               command -v file
     need qemu-utils        qemu-img           command -v qemu-img
     need b3sum             b3sum              command -v b3sum
     need fsverity          fsverity-utils     command -v fsverity
@@ -84,18 +87,41 @@ look () {
     need tar               tar                command -v tar
     need cpio              cpio               command -v cpio
     need zip               zip                command -v zip
-    need p7zip-full        /usr/bin/7z        command -v 7z
+    need 'p7zip-full|7zip' /usr/bin/7z        command -v 7z
     need nginx-light       nginx              command -v nginx
     need openssl           openssl            command -v openssl
     need systemd           systemd            command -v systemd-socket-activate
     need perl              perl-Pod-Checker   command -v podchecker
     need shellcheck        ShellCheck         command -v shellcheck
 
-    # to measure
-    [ "$goal" != bench ] || {
+    case $extra in
+    '') ;;
+    bench)
         need fio           fio                command -v fio
-        need gnuplot-nox   gnuplot            command -v gnuplot
-    }
+        need gnuplot-nox   gnuplot            command -v gnuplot ;;
+    matrix)
+        need debootstrap   debootstrap        command -v debootstrap ;;
+    arm64)
+        need gcc-aarch64-linux-gnu gcc-aarch64-linux-gnu \
+             command -v aarch64-linux-gnu-gcc
+        need libc6-dev-arm64-cross glibc-devel any_of \
+             /usr/aarch64-linux-gnu/include/stdlib.h
+        need qemu-user-static qemu-user-static command -v qemu-aarch64-static ;;
+    *)
+        fail "nothing is known of $extra: use bench, matrix or arm64" ;;
+    esac
+}
+
+# known PACKAGE[|ANOTHER]...: of each, the first that this Debian has.
+known () {
+    for package; do
+        first=${package%%|*}
+        if [ "$first" != "$package" ] &&
+           [ -z "$(apt-cache madison "$first" 2>/dev/null)" ]; then
+            first=${package#*|}
+        fi
+        echo "$first"
+    done
 }
 
 install_debian () {
@@ -109,8 +135,8 @@ install_debian () {
     export DEBIAN_FRONTEND=noninteractive
     apt-get update </dev/null ||
         fail "apt-get update failed: is there a network?"
-    # shellcheck disable=SC2086
-    apt-get install -y --no-install-recommends $debian </dev/null ||
+    # shellcheck disable=SC2046,SC2086
+    apt-get install -y --no-install-recommends $(known $debian) </dev/null ||
         fail "could not install:$debian"
 }
 
@@ -133,7 +159,8 @@ fi
 if [ "$(id -u)" != 0 ]; then
     command -v sudo >/dev/null ||
         fail "as root or with sudo, install:$missing"
-    sudo sh "$0" "$goal" || fail "could not install with sudo:$missing"
+    # shellcheck disable=SC2086
+    sudo sh "$0" $extra || fail "could not install with sudo:$missing"
     exit 0
 fi
 

@@ -120,6 +120,7 @@ func TestProbeDoesNotReadTheImage(t *testing.T) {
 			t.Run(c.name+" "+digests, func(t *testing.T) {
 				t.Parallel()
 				var total [2]int64
+				connections := 0
 				dir := t.TempDir()
 				for i, filters := range [][]string{nil, {"--filter=" + filter}} {
 					log := filepath.Join(dir, "log")
@@ -131,11 +132,12 @@ func TestProbeDoesNotReadTheImage(t *testing.T) {
 					c.probe(t, s)
 					s.stop()
 					total[i], _ = bytesRead(t, log, 32*mib)
+					connections = strings.Count(contents(t, log), " Connect ")
 				}
-				// The filter itself looks at the start and the end, for each of
-				// at most two connections.
-				if total[1] > total[0]+2*(mib+1536) {
-					t.Errorf("%d bytes are read through the filter, %d without it", total[1], total[0])
+				// The filter itself looks at the start and the end, once for each
+				// connection: nbdinfo of libnbd 1.24 makes three.
+				if total[1] > total[0]+int64(connections)*(mib+1536) {
+					t.Errorf("%d bytes are read through the filter in %d connections, %d without it", total[1], connections, total[0])
 				}
 				if exists(filepath.Join(dir, "disk.sum")) {
 					wantComments(t, filepath.Join(dir, "disk.sum"), len(strings.Split(digests, ",")))
