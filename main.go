@@ -51,10 +51,8 @@ func version() string { return C.DIGEST_VERSION }
 
 func (f *filter) Configure(params []nbdkit.Param, directory string) (err error) {
 	f.directory = directory
-	if f.conf, err = parseConfig(params, directory); err != nil {
-		return err
-	}
-	return checkStale(f.conf.file)
+	f.conf, err = parseConfig(params, directory)
+	return err
 }
 
 func (f *filter) Start(parallel bool) error {

@@ -81,27 +81,6 @@ func (s *sidecar) prepare() error {
 	return s.remove()
 }
 
-// checkStale tells whether prepare will fail. Where it is called, that ends
-// nbdkit; where prepare is, the command of --run would wait for ever.
-func checkStale(path string) error {
-	if standardStream(path) != -1 {
-		return nil
-	}
-	if special, err := isSpecial(path); special || err != nil {
-		return err
-	}
-	if _, err := os.Lstat(path); err != nil {
-		return nil // there is none
-	}
-	if unix.Faccessat(unix.AT_FDCWD, filepath.Dir(path), unix.W_OK, unix.AT_EACCESS) == nil {
-		return nil
-	}
-	if err := unix.Faccessat(unix.AT_FDCWD, path, unix.W_OK, unix.AT_EACCESS); err != nil {
-		return fmt.Errorf("digest-file=%s: an earlier result can be neither removed nor emptied: %w", path, err)
-	}
-	return nil
-}
-
 // isSpecial tells whether path is something other than a regular file.
 func isSpecial(path string) (bool, error) {
 	if leadsToDevice(path) {

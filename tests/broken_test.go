@@ -58,9 +58,9 @@ func TestFullDisk(t *testing.T) {
 
 func TestReadOnlyDirectory(t *testing.T) {
 	image := randomImage(t, 300*kib)
-	for _, c := range []struct{ name, before, said string }{
-		{"that is empty", "true", "the result cannot be written: "},
-		{"with an earlier result", "echo stale > small/sum", "an earlier result can be neither removed nor emptied: "},
+	for _, c := range []struct{ name, before string }{
+		{"that is empty", "true"},
+		{"with an earlier result", "echo stale > small/sum"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			o := mounted(t, t.TempDir(), `
@@ -69,7 +69,7 @@ func TestReadOnlyDirectory(t *testing.T) {
 				mount -o remount,ro small
 				nbdkit -U - "$@" --run 'nbdcopy "$uri" null:' || echo failed
 				ls -A small`, "--filter="+filter, "file", image, "digest-file=small/sum")
-			if !strings.Contains(o.stderr, c.said) || !strings.Contains(o.stderr, "ead-only file system") {
+			if !strings.Contains(o.stderr, "neither the file nor its directory can be written") || !strings.Contains(o.stdout, "failed") {
 				t.Errorf("%s%s", o.stdout, o.stderr)
 			}
 		})
