@@ -210,7 +210,7 @@ func (im *image) take(next layer, p piece) error {
 		defer im.unlist(p.ticket)
 		if im.answered(p.ticket) {
 			im.passByZero(p.lo, p.hi)
-			im.zero(p.lo, p.hi)
+			im.zero(p.lo, p.hi, true)
 		}
 		return nil
 	}
@@ -226,8 +226,9 @@ func (im *image) take(next layer, p piece) error {
 	return err
 }
 
-// zero takes a range that reads as zero without a read.
-func (im *image) zero(lo, hi int64) {
+// zero takes a range that reads as zero without a read. What the filter asked
+// for by itself is needed: it must not be in vain.
+func (im *image) zero(lo, hi int64, needed bool) {
 	for lo < hi {
 		a, b := im.firstUnknown(lo)
 		a, b = min(a, hi), min(b, hi)
@@ -236,7 +237,7 @@ func (im *image) zero(lo, hi int64) {
 			im.linear.zero(a, b)
 		}
 		for _, t := range im.trees {
-			t.addZero(a, b)
+			t.addZero(a, b, needed)
 		}
 		lo = b
 	}

@@ -30,17 +30,17 @@ func isZero(p []byte) bool {
 	return true
 }
 
-// addZero takes a range of bytes that are zero.
-func (t *tree) addZero(lo, hi int64) {
+// addZero takes a range of bytes that are zero. Needed is as in add.
+func (t *tree) addZero(lo, hi int64, needed bool) {
 	leaf := t.spec.leafSize
 	first, end := (lo+leaf-1)/leaf, hi/leaf
 	if first >= end || t.isSingle() {
-		t.addZeroData(lo, hi)
+		t.addZeroData(lo, hi, needed)
 		return
 	}
-	t.addZeroData(lo, first*leaf)
+	t.addZeroData(lo, first*leaf, needed)
 	t.addHole(first, end)
-	t.addZeroData(end*leaf, hi)
+	t.addZeroData(end*leaf, hi, needed)
 	t.cutHole(first, copyCost)
 	t.cutHole(first-1, copyCost)
 	t.cutHole(end, copyCost)
@@ -50,10 +50,10 @@ func (t *tree) addZero(lo, hi int64) {
 }
 
 // addZeroData takes zeros like any other bytes.
-func (t *tree) addZeroData(lo, hi int64) {
+func (t *tree) addZeroData(lo, hi int64, needed bool) {
 	for lo < hi {
 		n := min(hi-lo, int64(len(zeroes)))
-		t.add(lo, zeroes[:n], true)
+		t.add(lo, zeroes[:n], needed)
 		lo += n
 	}
 }

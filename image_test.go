@@ -349,3 +349,37 @@ func TestSlowWriteIsWaitedFor(t *testing.T) {
 		t.Errorf("%d bytes were read back", n)
 	}
 }
+
+// Parts of leaves that clients have left may take all the memory there is. The
+// end pass, whose pieces end where an extent does, gets room for its own.
+func TestEndPassFindsRoomForParts(t *testing.T) {
+	const size, leaf = 8 * mib, 64 << 10
+	m := &memoryLayer{bytes: randomBytes(rand.New(rand.NewPCG(4, 4)), size)}
+	for lo := int64(0); lo < size; lo += 8192 {
+		m.holes.add(lo, lo+4096)
+		clear(m.bytes[lo : lo+4096])
+	}
+	digest := func(reads func(c *client)) string {
+		im := newImage("", size, testConfig(t, "digest", "blkhash,sha256", "digest-memory", "1M", "digest-unread", "late"), func() {})
+		reads(&client{im, m, im.connect()})
+		pass := endPass{im: im, next: m, interrupted: func() bool { return false }}
+		if err := pass.run(1); err != nil {
+			t.Fatal(err)
+		}
+		im.end()
+		r := im.snapshot()
+		if r.State != complete {
+			t.Fatalf("state is %s with %d of %d bytes known", r.State, r.Bytes.Known, r.Size)
+		}
+		return r.Digests[0].Hex
+	}
+	want := digest(func(c *client) { c.read(0, size) })
+	got := digest(func(c *client) {
+		for lo := int64(size - leaf); lo >= 0; lo -= leaf {
+			c.read(lo+leaf/2, lo+leaf/2+1000)
+		}
+	})
+	if got != want {
+		t.Errorf("the digest is %s, want %s", got, want)
+	}
+}

@@ -213,8 +213,11 @@ func (f *filter) finish(next nbdkit.Next, im *image) {
 	stop := showProgress(im)
 	defer stop()
 	pass := endPass{im: im, next: next, interrupted: func() bool { return nbdkit.Signals() >= 2 }}
-	if err := pass.run(f.readers()); err != nil {
+	switch err := pass.run(f.readers()); {
+	case err != nil:
 		nbdkit.Error("%v cannot be completed: %v", im, err)
+	case im.canBeCompleted():
+		nbdkit.Error("%v is not complete: %d of %d bytes are known; more digest-memory may help", im, im.progress(), im.size)
 	}
 }
 

@@ -86,7 +86,7 @@ func (im *image) endExtents(ticket uint64, lo, hi int64, each iter.Seq2[int64, i
 		if a, b = max(a, lo), min(b, hi); a < b {
 			im.passByZero(a, b)
 			if ticket != noTicket {
-				im.zero(a, b)
+				im.zero(a, b, false)
 			}
 		}
 	}
@@ -158,7 +158,7 @@ func (im *image) endZero(ticket uint64, lo, hi int64, ok bool) {
 	if ok {
 		im.clientWritten.Add(hi - lo)
 		if im.answered(ticket) {
-			im.zero(lo, hi)
+			im.zero(lo, hi, false)
 		}
 	}
 }
@@ -174,7 +174,7 @@ func (im *image) endTrim(next layer, ticket uint64, lo, hi int64, ok bool) {
 		err := next.Extents(at, hi, func(offset, length int64, zero bool) {
 			end = min(hi, offset+length)
 			if zero {
-				im.zero(offset, end)
+				im.zero(offset, end, false)
 			}
 		})
 		if err != nil || end <= at {

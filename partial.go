@@ -16,7 +16,7 @@ func (t *tree) addPart(offset int64, p []byte, needed bool) {
 	index := offset / t.spec.leafSize
 	from := offset - index*t.spec.leafSize
 	for end := from + int64(len(p)); from < end; {
-		part, a, b := t.takePart(index, from, end)
+		part, a, b := t.takePart(index, from, end, needed)
 		if part == nil {
 			return
 		}
@@ -35,13 +35,13 @@ func (t *tree) addPart(offset int64, p []byte, needed bool) {
 // takePart claims the first bytes within [from, to) of a leaf that are not
 // there. While they are being copied, the leaf is not whole, and its buffer
 // stays. It returns nil if no bytes are wanted, or if there is no memory for
-// the leaf: then they stay unknown.
-func (t *tree) takePart(index, from, to int64) (part *partial, a, b int64) {
+// the leaf and they are not needed: then they stay unknown.
+func (t *tree) takePart(index, from, to int64, needed bool) (part *partial, a, b int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	part = t.parts[index]
 	if part == nil {
-		if part = t.newPart(index); part == nil {
+		if part = t.newPart(index, needed); part == nil {
 			return nil, 0, 0
 		}
 	}
@@ -53,9 +53,16 @@ func (t *tree) takePart(index, from, to int64) (part *partial, a, b int64) {
 	return part, a, b
 }
 
-func (t *tree) newPart(index int64) (part *partial) {
-	if t.taken.covers(index, index+1) || !t.memory.take(t.spec.leafSize) {
+func (t *tree) newPart(index int64, needed bool) (part *partial) {
+	if t.taken.covers(index, index+1) {
 		return nil
+	}
+	if !t.memory.take(t.spec.leafSize) {
+		if !needed {
+			return nil
+		}
+		// The filter's own reads are in order: the next one completes the leaf.
+		t.memory.used.Add(t.spec.leafSize)
 	}
 	if n := len(t.spareParts); n > 0 {
 		part = t.spareParts[n-1]

@@ -22,7 +22,7 @@ func TestWriteToALeafThatHasJustBecomeWhole(t *testing.T) {
 	ticket := im.beginRead(y.cursor, leaf/2, leaf)
 	m.ReadAt(half, leaf/2)
 	im.answered(ticket)
-	part, a, b := tr.takePart(0, leaf/2, leaf)
+	part, a, b := tr.takePart(0, leaf/2, leaf, false)
 	copy(part.buf[a:b], half)
 	c, whole := tr.partDone(part, b-a, false)
 	if !whole {

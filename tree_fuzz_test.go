@@ -41,7 +41,7 @@ func FuzzNodes(f *testing.F) {
 				given.set(lo, hi, true)
 			case 2:
 				lo, hi = zerosIn(image, lo)
-				tr.addZero(lo, hi)
+				tr.addZero(lo, hi, true)
 				given.set(lo, hi, true)
 			case 3: // a write
 				tr.forget(lo, hi)
@@ -53,7 +53,7 @@ func FuzzNodes(f *testing.F) {
 			case 4: // a zero
 				tr.forget(lo, hi)
 				clear(image[lo:hi])
-				tr.addZero(lo, hi)
+				tr.addZero(lo, hi, true)
 				given.set(lo, hi, true)
 			case 5: // a failed write
 				tr.forget(lo, hi)

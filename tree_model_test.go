@@ -115,6 +115,11 @@ func zerosIn(image []byte, at int64) (lo, hi int64) {
 	return lo, hi
 }
 
+func addZerosIn(tr *tree, image []byte, at int64) {
+	lo, hi := zerosIn(image, at)
+	tr.addZero(lo, hi, true)
+}
+
 // completed reads what a tree does not know yet.
 func completed(tr *tree, image []byte) {
 	size := int64(len(image))
@@ -151,7 +156,7 @@ func TestTreesEqualTheirDefinitions(t *testing.T) {
 				case 0, 1:
 					tr.add(lo, image[lo:hi], r.IntN(2) == 0)
 				case 2:
-					tr.addZero(zerosIn(image, lo))
+					addZerosIn(tr, image, lo)
 				case 3: // a write
 					tr.forget(lo, hi)
 					copy(image[lo:hi], randomBytes(r, hi-lo))
@@ -159,7 +164,7 @@ func TestTreesEqualTheirDefinitions(t *testing.T) {
 				case 4: // a zero
 					tr.forget(lo, hi)
 					clear(image[lo:hi])
-					tr.addZero(lo, hi)
+					tr.addZero(lo, hi, true)
 				case 5: // a failed write
 					tr.forget(lo, hi)
 				}
@@ -198,7 +203,7 @@ func TestTreesAreRightWhateverThreadsDo(t *testing.T) {
 						case i == 3:
 							tr.forget(lo, min(hi, lo+20000))
 						case r.IntN(3) == 0:
-							tr.addZero(zerosIn(image, lo))
+							addZerosIn(tr, image, lo)
 						default:
 							tr.add(lo, image[lo:hi], false)
 						}
@@ -226,7 +231,7 @@ func TestOverwriteLosesLittle(t *testing.T) {
 		for lo := int64(0); lo < size/2; lo += mib {
 			tr.add(lo, data, false)
 		}
-		tr.addZero(size/2, size)
+		tr.addZero(size/2, size, true)
 		if tr.forget(5*mib+100, 5*mib+200); tr.known() < size-mib {
 			t.Errorf("%s: %d bytes are unknown after 100 bytes of data were overwritten", name, size-tr.known())
 		}
@@ -339,7 +344,7 @@ func TestHugeHoleIsQuick(t *testing.T) {
 		size := int64(8 << 40)
 		tr := newTree(a.tree(nil), size, roomy(), 64*mib)
 		for lo := int64(0); lo < size; lo += 4<<30 - 65536 {
-			tr.addZero(lo, min(size, lo+4<<30-65536)) // as clients ask for extents
+			tr.addZero(lo, min(size, lo+4<<30-65536), true) // as clients ask for extents
 		}
 		if !tr.complete() {
 			t.Fatalf("%s is not complete", name)

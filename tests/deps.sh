@@ -93,11 +93,12 @@ look () {
     need systemd           systemd            command -v systemd-socket-activate
     need perl              perl-Pod-Checker   command -v podchecker
     need shellcheck        ShellCheck         command -v shellcheck
+    need fio               fio                command -v fio
+    need fuse3             fuse3              command -v fusermount3
 
     case $extra in
     '') ;;
     bench)
-        need fio           fio                command -v fio
         need gnuplot-nox   gnuplot            command -v gnuplot ;;
     matrix)
         need debootstrap   debootstrap        command -v debootstrap ;;
