@@ -1,7 +1,7 @@
 #!/bin/bash
 # Runs end-to-end tests with a filter whose C, and what Go does with C's memory,
 # is watched by AddressSanitizer. nbdkit itself is not built with it, so the
-# library is loaded first, into nbdkit and into all clients.
+# library is loaded into it first.
 
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -16,9 +16,18 @@ CGO_ENABLED=1 CGO_CFLAGS='-O1 -g -fno-omit-frame-pointer' \
     -ldflags "-extldflags \"-Wl,-T,$PWD/nbdkit/init.ld\"" -o "$FILTER" .
 go test -c -o build/asan/tests.test ./tests
 
-# Python and qemu leave behind what the search for leaks would find. When a
-# client is killed, nbdkit 1.32 with the library, even without any filter of
-# this project, waits at its end for a lock that nobody holds any more.
+# Not for the clients: qemu's coroutines do not get along with it.
+export FIRST=$PWD/build/asan/bin
+mkdir -p "$FIRST"
+cat > "$FIRST/nbdkit" <<END
+#!/bin/sh
+ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 LD_PRELOAD=$library exec $(command -v nbdkit) "\$@"
+END
+chmod 755 "$FIRST/nbdkit"
+
+# nbdkit 1.32 with the library, be it without any filter of this project, waits
+# at its end for a lock of the locales that nobody holds any more, if it has told
+# of an error of the system before: no test for that here.
 cd tests
-LD_PRELOAD=$library ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 \
-    ../build/asan/tests.test -test.skip Killed -test.run "${1:-Modes|EveryMode|Daemon|Parameter|Quer|Exports|Writes|Load|Dump|Client|Expect|Sidecar}"
+../build/asan/tests.test -test.skip 'EveryMode/behind|HasSeveral' \
+    -test.run "${1:-EveryMode|Daemon|Parameter|Writes|IsRead|EveryClient|Exports|EveryTree}"

@@ -37,8 +37,9 @@ const (
 )
 
 func TestMain(m *testing.M) {
-	// The python3 of the distribution is the one that has the nbd module.
-	os.Setenv("PATH", "/usr/bin:/usr/sbin:/bin:/sbin:"+os.Getenv("PATH"))
+	// The python3 of the distribution is the one that has the nbd module. What
+	// is in FIRST goes before it.
+	os.Setenv("PATH", strings.TrimPrefix(os.Getenv("FIRST")+":/usr/bin:/usr/sbin:/bin:/sbin:"+os.Getenv("PATH"), ":"))
 	os.Setenv("LC_ALL", "C")
 	var err error
 	if p := os.Getenv("PATIENCE"); p != "" {
