@@ -61,7 +61,7 @@ func (f *filter) Start(parallel bool) error {
 	// it ends the process, is no more than 625 clients.
 	debug.SetMaxThreads(math.MaxInt32)
 	// The window is the only thing that is large, and it is kept.
-	debug.SetGCPercent(25)
+	debug.SetGCPercent(15)
 	if C.digest_debug_profile != 0 {
 		if err := f.startProfile(); err != nil {
 			return err

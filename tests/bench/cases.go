@@ -75,8 +75,8 @@ func target(b *bench, dir string) ([]string, error) {
 // limited is the random image at so many bits in a second.
 func limited(rate string) func(*bench, string) ([]string, error) {
 	return func(b *bench, dir string) ([]string, error) {
-		// By default, what is read in the first 2 seconds is free.
-		return []string{"-r", "--filter=rate", "file", b.image, "rate=" + rate, "burstiness=0.1"}, nil
+		// By default, what is read in the first 2 seconds is free: all of it.
+		return []string{"-r", "--filter=rate", "file", b.image, "rate=" + rate, "burstiness=0.5"}, nil
 	}
 }
 
