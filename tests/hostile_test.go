@@ -18,10 +18,9 @@ func TestHandshakesThatAreCutOff(t *testing.T) {
 	image := randomImage(t, 300*kib)
 	sidecar := filepath.Join(t.TempDir(), "sum")
 	s := serve(t, "--filter="+filter, "file", image, "digest-file="+sidecar)
-	all := nbd.Handshake("")
 	var before usage
 	for _, export := range []string{"", ".digest-final"} {
-		all = nbd.Handshake(export)
+		all := nbd.Handshake(export)
 		for n := range len(all) + 1 {
 			if err := nbd.CutOff(s.socket(), all[:n]); err != nil {
 				t.Fatalf("after %d bytes: %v\n%s", n, err, s.stderr())

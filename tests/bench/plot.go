@@ -71,8 +71,11 @@ func (b *bench) keep(dir string) error {
 		return nil
 	}
 	var data strings.Builder
+	highest := 0.0
 	for _, bar := range b.bars {
-		fmt.Fprintf(&data, "%q %.2f %.2f\n", bar.name, bar.onePass, bar.twoPasses)
+		name := strings.Replace(bar.name, ", ", ",\n", 1)
+		fmt.Fprintf(&data, "%q %.2f %.2f\n", name, bar.onePass, bar.twoPasses)
+		highest = max(highest, bar.onePass, bar.twoPasses)
 	}
 	script := fmt.Sprintf(`set terminal svg size 800,360 font "sans-serif,13" background "white"
 set output %q
@@ -81,7 +84,7 @@ set style histogram clustered gap 1
 set style fill solid border -1
 set boxwidth 0.9
 set grid y
-set yrange [0:*]
+set yrange [0:%.2f]
 set key top right
 set ylabel "times the copy without a digest"
 set arrow from graph 0, first 1 to graph 1, first 1 nohead dashtype 2
@@ -91,7 +94,7 @@ plot $data using 2:xtic(1) title "copy with the filter" linecolor rgb "#3b7ea1",
      $data using 3 title "copy, then the tool reads it again" linecolor rgb "#c4c4c4", \
      $data using ($0-0.18):2:2 with labels offset 0,0.7 notitle, \
      $data using ($0+0.18):3:3 with labels offset 0,0.7 notitle
-`, filepath.Join(dir, "speed.svg"), data.String())
+`, filepath.Join(dir, "speed.svg"), 1.15*highest, data.String())
 	cmd := exec.CommandContext(b.ctx, "gnuplot")
 	cmd.Stdin = strings.NewReader(script)
 	if out, err := cmd.CombinedOutput(); err != nil {
