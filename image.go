@@ -131,7 +131,8 @@ func newImage(export string, size int64, conf *config, changed func()) *image {
 	}
 	seen := newMarks(size, conf.memory)
 	im.marks.Store(seen)
-	im.memory.limit = conf.memory/4*3 - seen.memory()
+	// The rest is for nodes, and for what the garbage collector lets pile up.
+	im.memory.limit = conf.memory/16*11 - seen.memory()
 	var sums []hash.Hash
 	trees := int64(0)
 	for _, a := range conf.digests {

@@ -83,6 +83,7 @@ set style data histogram
 set style histogram clustered gap 1
 set style fill solid border -1
 set boxwidth 0.9
+set bmargin 4
 set grid y
 set yrange [0:%.2f]
 set key top right
