@@ -356,60 +356,6 @@ func (im *image) progress() int64 {
 	return known
 }
 
-// snapshot returns what is known now.
-func (im *image) snapshot() result {
-	known := im.progress()
-	im.mu.Lock()
-	defer im.mu.Unlock()
-	r := result{
-		Export:  im.export,
-		Name:    im.conf.displayName(im.export),
-		Size:    imageSize(im.size),
-		State:   pending,
-		Error:   im.failure,
-		Started: im.started.UTC().Truncate(time.Second),
-		Bytes: byteCounts{
-			Known:         known,
-			Unread:        im.size - known,
-			ClientRead:    im.clientRead.Load(),
-			ClientWritten: im.clientWritten.Load(),
-			Holes:         im.holes.Load(),
-			FilterRead:    im.filterRead.Load(),
-		},
-	}
-	if s := im.signature; s != nil {
-		r.Signature = &signatureResult{Kind: s.kinds[0].name, Group: s.kinds[0].group, Warnings: s.warnings, Dangers: s.dangers}
-		for _, k := range s.kinds {
-			r.Signature.Kinds = append(r.Signature.Kinds, k.name)
-		}
-	}
-	switch {
-	case im.failure != "":
-		r.State = failed
-	case im.refused.Load():
-		r.State = mismatch
-	case im.sums != nil:
-		r.State = complete
-	case im.writers > 0:
-		r.State = changing
-	case im.ended:
-		r.State = incomplete
-	}
-	if im.sums != nil || im.ended {
-		finished := im.finished.UTC().Truncate(time.Second)
-		r.Finished = &finished
-	}
-	for i, a := range im.conf.digests {
-		d := digestResult{Algorithm: a.name, tag: a.tag()}
-		if im.sums != nil && (r.State == complete || r.State == mismatch) {
-			d.Hex = im.sums[i]
-		}
-		d.expect(im.conf.expect)
-		r.Digests = append(r.Digests, d)
-	}
-	return r
-}
-
 func (im *image) String() string { return fmt.Sprintf("export %q", im.export) }
 
 // touch notes that a client has asked for data, or where it is. What was known

@@ -126,61 +126,58 @@ func merkleSpec(h *hashFunc, size int64, salt []byte) *treeSpec {
 }
 
 // fsveritySpec is the file digest of fs-verity: Linux,
-// Documentation/filesystems/fsverity.rst. A block is hashed behind the salt,
-// which is padded to the hash's own block; what is short of a block is padded
-// with zeros.
+// Documentation/filesystems/fsverity.rst. The salt is padded to the hash's own
+// block.
 func fsveritySpec(h *hashFunc, size int64, salt []byte) *treeSpec {
 	prefix := make([]byte, (len(salt)+h.block-1)/h.block*h.block)
 	copy(prefix, salt)
+	s := verityTree(h, size, prefix)
+	s.single = func(cv, data []byte) {
+		if len(data) == 0 {
+			clear(cv)
+		} else {
+			s.leaf(cv, data)
+		}
+	}
+	s.seal = func(root []byte, imageSize int64) {
+		// struct fsverity_descriptor
+		d := make([]byte, 256)
+		d[0] = 1 // version
+		d[1] = map[string]byte{"sha256": 1, "sha512": 2}[h.name]
+		d[2] = byte(bits.Len64(uint64(size)) - 1)
+		d[3] = byte(len(salt))
+		binary.LittleEndian.PutUint64(d[8:], uint64(imageSize))
+		copy(d[16:80], root)
+		copy(d[80:112], salt)
+		h.sum(root, nil, d, nil)
+	}
+	return s.sameEverywhere()
+}
+
+// verityTree is what fs-verity and dm-verity share: a block of data, or of
+// digests, is hashed behind a prefix, and what is short of a block is padded
+// with zeros.
+func verityTree(h *hashFunc, size int64, prefix []byte) *treeSpec {
 	padding := make([]byte, size)
 	hashBlock := func(cv, data []byte) { h.sum(cv, prefix, data, padding[len(data):]) }
-	s := &treeSpec{
+	return &treeSpec{
 		leafSize:  size,
 		arityBits: bits.Len64(uint64(size)/uint64(h.size)) - 1,
 		cvSize:    h.size,
 		leaf:      hashBlock,
 		parent:    hashBlock,
-		single: func(cv, data []byte) {
-			if len(data) == 0 {
-				clear(cv)
-			} else {
-				hashBlock(cv, data)
-			}
-		},
-		seal: func(root []byte, imageSize int64) {
-			// struct fsverity_descriptor
-			d := make([]byte, 256)
-			d[0] = 1 // version
-			d[1] = map[string]byte{"sha256": 1, "sha512": 2}[h.name]
-			d[2] = byte(bits.Len64(uint64(size)) - 1)
-			d[3] = byte(len(salt))
-			binary.LittleEndian.PutUint64(d[8:], uint64(imageSize))
-			copy(d[16:80], root)
-			copy(d[80:112], salt)
-			h.sum(root, nil, d, nil)
-		},
 	}
-	return s.sameEverywhere()
 }
 
 // dmveritySpec is the root hash of dm-verity, format 1: Linux,
-// Documentation/admin-guide/device-mapper/verity.rst. A block is hashed
-// behind the salt; digests stand at multiples of a power of two.
+// Documentation/admin-guide/device-mapper/verity.rst. Digests stand at multiples
+// of a power of two.
 func dmveritySpec(h *hashFunc, size int64, salt []byte) *treeSpec {
 	// The hashes that are offered have such a length already.
 	if bits.OnesCount(uint(h.size)) != 1 {
 		panic("dmverity with " + h.name)
 	}
-	padding := make([]byte, size)
-	hashBlock := func(cv, data []byte) { h.sum(cv, salt, data, padding[len(data):]) }
-	s := &treeSpec{
-		leafSize:  size,
-		arityBits: bits.Len64(uint64(size)/uint64(h.size)) - 1,
-		cvSize:    h.size,
-		leaf:      hashBlock,
-		parent:    hashBlock,
-	}
-	return s.sameEverywhere()
+	return verityTree(h, size, salt).sameEverywhere()
 }
 
 // blkhashSpec is the digest of blksum and nbdcopy --blkhash:
