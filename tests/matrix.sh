@@ -6,12 +6,12 @@
 #
 # MIRROR is where packages come from, else where this machine's apt takes them
 # from. KEYRING holds the key of the first suite, else debootstrap knows it;
-# each root has the key of the next one. Roots are kept in build/roots: remove
+# each root has the key of the next one. Roots are kept in build/matrix: remove
 # one to have it made anew.
 
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-roots=$PWD/build/roots
+roots=$PWD/build/matrix
 
 fail () { echo "matrix: $*" >&2; exit 1; }
 
@@ -71,7 +71,7 @@ export MIRROR="${MIRROR:-$(apt-get indextargets --format "\$(REPO_URI)" \
 
 mkdir -p "$roots"
 # What Go finds below here is not the project's.
-echo 'module roots' > build/go.mod
+echo 'module build' > build/go.mod
 
 [ $# -gt 0 ] || set -- bookworm trixie sid
 outcomes=() status=0
