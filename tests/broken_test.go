@@ -158,9 +158,11 @@ func TestTwoServersWithOneSidecar(t *testing.T) {
 		one := background(t, "nbdcopy", first.uri(), "null:")
 		copyAll(t, second.uri())
 		one.Wait()
-		ended := background(t, "kill", strconv.Itoa(first.cmd.Process.Pid))
+		// Both end at once, and write.
+		if err := first.cmd.Process.Signal(terminate); err != nil {
+			t.Fatal(err)
+		}
 		second.stop()
-		ended.Wait()
 		<-first.exited
 		if got := contents(t, dir+"/sum"); got != sums[0] && got != sums[1] {
 			t.Errorf("the sidecar has %q", got)
