@@ -163,6 +163,8 @@ func (r *round) filtersFrom(list ...string) (some []string) {
 		case r.filters[f]:
 		// A cache keeps what the oracle cannot see, or what has changed.
 		case (f == "cache" || f == "readahead") && (r.writable || r.behind != ""):
+		// It takes all exports for one.
+		case f == "cache" && len(r.disks) > 1:
 		default:
 			r.filters[f] = true
 			some = append(some, f)
