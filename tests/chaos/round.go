@@ -163,8 +163,6 @@ func (r *round) filtersFrom(list ...string) (some []string) {
 		case r.filters[f]:
 		// A cache keeps what the oracle cannot see, or what has changed.
 		case (f == "cache" || f == "readahead") && (r.writable || r.behind != ""):
-		// It takes all exports for one.
-		case f == "cache" && len(r.disks) > 1:
 		default:
 			r.filters[f] = true
 			some = append(some, f)
@@ -187,6 +185,9 @@ func (r *round) makeDisks() error {
 	names := []string{""}
 	if r.behind == "" && r.expect == "" && r.chance(20) {
 		names = []string{"a.img", "b.img", "c.img"}[:1+r.r.IntN(3)]
+		if r.filters["cache"] {
+			names = names[:1] // nbdkit's takes all exports for one
+		}
 	}
 	if err := os.Mkdir(filepath.Join(r.dir, "disks"), 0o755); err != nil {
 		return err
