@@ -72,7 +72,8 @@ func dial(t *testing.T, s *server, export string) *nbd.Client {
 func notMore(t *testing.T, before, after usage, rssKiB int) {
 	t.Helper()
 	t.Logf("before: %v; after: %v", before, after)
-	if after.fds > before.fds {
+	// Go opens two of its own when it first has to wait for a timer or a file.
+	if after.fds > before.fds+2 {
 		t.Errorf("%d descriptors have leaked", after.fds-before.fds)
 	}
 	if after.threads > before.threads+16 {
