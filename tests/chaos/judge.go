@@ -31,6 +31,12 @@ var fault = regexp.MustCompile(`internal error|panic:|fatal error|goroutine \d|S
 // does.
 const nbdkitsOwn = "raw_send_socket: Assertion `sock >= 0' failed"
 
+// cutOff is on standard error when a handshake was cut off. If SIGTERM comes just
+// then, nbdkit 1.32 may free what that connection's thread still needs: with its
+// own delay filter alone, 11 of 600 servers ended so (free_connection). A fault in
+// Go would have said so.
+var cutOff = regexp.MustCompile(`error: (write: (sending newstyle handshake|NBD_OPT_)|reading (option|initial client flags))`)
+
 // judge looks at what a round has left.
 func (r *round) judge() {
 	status := r.server.cmd.ProcessState.Sys().(syscall.WaitStatus)
@@ -38,7 +44,7 @@ func (r *round) judge() {
 	if s := fault.FindString(log); s != "" {
 		r.failf("%q on standard error", s)
 	}
-	if status.Signaled() && strings.Contains(log, nbdkitsOwn) {
+	if status.Signaled() && (strings.Contains(log, nbdkitsOwn) || status.Signal() == syscall.SIGSEGV && cutOff.MatchString(log)) {
 		r.end = "abort of nbdkit itself"
 	}
 	killed := r.end == "KILL" || r.end == "abort of nbdkit itself"
