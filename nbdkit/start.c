@@ -15,9 +15,9 @@
  */
 
 #include <stdlib.h>
-#include <sys/prctl.h>
 #include <string.h>
 #include <sys/auxv.h>
+#include <sys/prctl.h>
 
 #include "filter.h"
 
@@ -46,9 +46,9 @@ int
 filter_start_go (void)
 {
   size_t nr_env = 0, i;
-  int slack;
   char **block, **p, **envp;
   go_init **init;
+  int slack;
 
   if (&nbdkit_go_init_start[0] == &nbdkit_go_init_end[0]) {
     nbdkit_error ("%s: the filter was linked without nbdkit/init.ld: "

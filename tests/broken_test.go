@@ -5,9 +5,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
-	"os/user"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -98,19 +96,7 @@ func TestLimitOnTheSizeOfFiles(t *testing.T) {
 // In a directory in which a user may not remove a link, it must not be followed
 // either: it may lead to a file of that user.
 func TestLinkThatCannotBeReplacedIsNotFollowed(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("only root can become another user")
-	}
-	nobody, err := user.Lookup("nobody")
-	if err != nil {
-		t.Fatal(err)
-	}
-	uid, _ := strconv.Atoi(nobody.Uid)
-	gid, _ := strconv.Atoi(nobody.Gid)
-	group, err := user.LookupGroupId(nobody.Gid)
-	if err != nil {
-		t.Fatal(err)
-	}
+	uid, gid, group := nobody(t)
 	dir := socketDir(t)
 	image := filepath.Join(dir, "disk.img")
 	write(t, image, contents(t, randomImage(t, 190000)))
@@ -124,7 +110,7 @@ func TestLinkThatCannotBeReplacedIsNotFollowed(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	o := execute(t, "", "nbdkit", "-f", "-u", "nobody", "-g", group.Name, "-U", dir+"/sock", "--filter="+filter, "file", image, "digest-file="+others+"/sum")
+	o := execute(t, "", "nbdkit", "-f", "-u", "nobody", "-g", group, "-U", dir+"/sock", "--filter="+filter, "file", image, "digest-file="+others+"/sum")
 	if o.status == 0 || !strings.Contains(o.stderr, "a symbolic link is not followed") {
 		t.Errorf("exit status %d\n%s", o.status, o.stderr)
 	}

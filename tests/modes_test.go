@@ -138,21 +138,28 @@ func TestDaemonWritesToTheDirectoryItWasStartedIn(t *testing.T) {
 	}
 }
 
-func TestUserOfNbdkitWritesTheResult(t *testing.T) {
-	t.Parallel()
+// nobody is the user that nbdkit becomes in a test: only root can do that.
+func nobody(t *testing.T) (uid, gid int, group string) {
+	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("only root can become another user")
 	}
-	nobody, err := user.Lookup("nobody")
+	u, err := user.Lookup("nobody")
 	if err != nil {
 		t.Fatal(err)
 	}
-	uid, _ := strconv.Atoi(nobody.Uid)
-	gid, _ := strconv.Atoi(nobody.Gid)
-	group, err := user.LookupGroupId(nobody.Gid)
+	uid, _ = strconv.Atoi(u.Uid)
+	gid, _ = strconv.Atoi(u.Gid)
+	g, err := user.LookupGroupId(u.Gid)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return uid, gid, g.Name
+}
+
+func TestUserOfNbdkitWritesTheResult(t *testing.T) {
+	t.Parallel()
+	uid, gid, group := nobody(t)
 	// All parents of the directory must be open to nobody.
 	dir := socketDir(t)
 	if err := os.Chown(dir, uid, gid); err != nil {
@@ -164,7 +171,7 @@ func TestUserOfNbdkitWritesTheResult(t *testing.T) {
 	for _, daemon := range []bool{false, true} {
 		sidecar := filepath.Join(dir, fmt.Sprintf("daemon-%v.sum", daemon))
 		write(t, sidecar, "stale")
-		args := []string{"-u", "nobody", "-g", group.Name, "--filter=" + filter, "file", image,
+		args := []string{"-u", "nobody", "-g", group, "--filter=" + filter, "file", image,
 			"digest=sha256,blake3", "digest-file=" + sidecar}
 		if daemon {
 			runDaemon(t, "", args)

@@ -111,10 +111,7 @@ func TestImportAsCDI(t *testing.T) {
 	} {
 		t.Run(c.what, func(t *testing.T) {
 			t.Parallel()
-			web := publish(t, c.handler)
-			if c.dies {
-				web.dieAfter(6<<20, time.Second)
-			}
+			web := publishMortal(t, c.handler, c.dies)
 			env := []string{"DIGEST=sha256"}
 			if c.checksum != "" {
 				env = []string{"IMPORTER_CHECKSUM=" + c.checksum}

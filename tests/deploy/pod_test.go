@@ -30,10 +30,7 @@ func TestPodImportsTheRightImageOrNone(t *testing.T) {
 	} {
 		t.Run(c.what, func(t *testing.T) {
 			t.Parallel()
-			web := publish(t, c.handler)
-			if c.dies {
-				web.dieAfter(6<<20, time.Second)
-			}
+			web := publishMortal(t, c.handler, c.dies)
 			k := kubeletFor(t, "import-disk", web.url(), "sha256:"+right.sum)
 			sidecar := k.startSidecar()
 			good := strings.HasPrefix(c.message, "sha256:")
@@ -147,10 +144,7 @@ func TestJobVerifiesAURL(t *testing.T) {
 	} {
 		t.Run(c.what, func(t *testing.T) {
 			t.Parallel()
-			web := publish(t, c.handler)
-			if c.dies {
-				web.dieAfter(6<<20, time.Second)
-			}
+			web := publishMortal(t, c.handler, c.dies)
 			k := kubeletFor(t, "verify-url", web.url(), "sha256:"+right.sum)
 			main := k.start(k.spec.Containers[0])
 			status := main.wait()

@@ -34,6 +34,16 @@ func publish(t *testing.T, handler http.Handler) *publisher {
 	return p
 }
 
+// publishMortal is publish for a server that may die halfway and come back.
+func publishMortal(t *testing.T, handler http.Handler, dies bool) *publisher {
+	t.Helper()
+	p := publish(t, handler)
+	if dies {
+		p.dieAfter(6<<20, time.Second)
+	}
+	return p
+}
+
 func (p *publisher) url() string { return "http://" + p.address + "/disk.qcow2" }
 
 // start listens, after a death on the same port as before.
