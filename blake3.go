@@ -32,7 +32,7 @@ var blake3Spec = treeSpec{
 }
 
 func blake3Subtree(cv, data []byte, first int64) {
-	putWords(cv, guts.ChainingValue(blake3Node(data, uint64(first))))
+	putWords(cv, blake3CV(data, uint64(first)))
 }
 
 func blake3ParentCV(cv, children []byte) {
@@ -42,22 +42,55 @@ func blake3ParentCV(cv, children []byte) {
 // simdSize is what one call of guts hashes side by side.
 const simdSize = guts.MaxSIMD * guts.ChunkSize
 
-// blake3Node returns the node over data, which begins at a chunk. The split
-// is at the largest power of two below its length.
-func blake3Node(data []byte, chunk uint64) guts.Node {
-	if len(data) <= simdSize {
-		if cap(data) >= simdSize {
-			// What lies behind data is read, but does not count.
-			return guts.CompressBuffer((*[simdSize]byte)(data[:simdSize]), len(data), &guts.IV, chunk, 0)
-		}
-		var buf [simdSize]byte
-		copy(buf[:], data)
-		return guts.CompressBuffer(&buf, len(data), &guts.IV, chunk, 0)
+// blake3CV returns the chaining value of the node over data, which begins at a
+// chunk.
+func blake3CV(data []byte, chunk uint64) [8]uint32 {
+	n := len(data)
+	if haveAVX512 && n <= blake3MaxNode && n >= guts.ChunkSize && n&(n-1) == 0 {
+		return blake3Lanes(data, chunk)
 	}
-	split := 1 << (bits.Len(uint(len(data)-1)) - 1)
-	left := blake3Node(data[:split], chunk)
-	right := blake3Node(data[split:], chunk+uint64(split)/guts.ChunkSize)
-	return guts.ParentNode(guts.ChainingValue(left), guts.ChainingValue(right), &guts.IV, 0)
+	if n <= simdSize {
+		return guts.ChainingValue(blake3Short(nil, data, chunk))
+	}
+	left := blake3Split(n)
+	return guts.ChainingValue(guts.ParentNode(
+		blake3CV(data[:left], chunk), blake3CV(data[left:], chunk+uint64(left)/guts.ChunkSize), &guts.IV, 0))
+}
+
+// blake3Split returns how many of n bytes, more than a chunk, are in the left
+// child of their node: the largest power of two below n.
+func blake3Split(n int) int { return 1 << (bits.Len(uint(n-1)) - 1) }
+
+// blake3Short returns the node over at most simdSize bytes, in two parts.
+func blake3Short(prefix, data []byte, chunk uint64) guts.Node {
+	n := len(prefix) + len(data)
+	if len(prefix) == 0 && cap(data) >= simdSize {
+		// What lies behind data is read, but does not count.
+		return guts.CompressBuffer((*[simdSize]byte)(data[:simdSize]), n, &guts.IV, chunk, 0)
+	}
+	var buf [simdSize]byte
+	copy(buf[copy(buf[:], prefix):], data)
+	return guts.CompressBuffer(&buf, n, &guts.IV, chunk, 0)
+}
+
+// blake3Sum hashes a message of two parts, of which the first is short.
+func blake3Sum(cv, prefix, data []byte) {
+	root := blake3Message(prefix, data)
+	root.Flags |= guts.FlagRoot
+	putWords(cv, guts.ChainingValue(root))
+}
+
+// blake3Message returns the node over such a message, or over the beginning of
+// one.
+func blake3Message(prefix, data []byte) guts.Node {
+	n := len(prefix) + len(data)
+	if n <= simdSize {
+		return blake3Short(prefix, data, 0)
+	}
+	left := blake3Split(n)
+	rest := data[left-len(prefix):]
+	return guts.ParentNode(guts.ChainingValue(blake3Message(prefix, data[:left-len(prefix)])),
+		blake3CV(rest, uint64(left)/guts.ChunkSize), &guts.IV, 0)
 }
 
 func blake3Parent(children []byte) guts.Node {

@@ -102,15 +102,17 @@ func (t *tree) hashLeaves(c *claim, data []byte) {
 		}
 		next := lo + count*s.span(level)
 		cvs := c.cvs[:int(next-lo)*s.cvSize]
-		for i := lo; i < next; i++ {
-			part := data[:min(int64(len(data)), s.leafSize)]
-			data = data[len(part):]
-			cv := cvs[int(i-lo)*s.cvSize:][:s.cvSize]
-			if int64(len(part)) == s.leafSize && isZero(part) {
-				s.zero(cv, 0, i)
+		for i := lo; i < next; {
+			run := s.run(data, next-i)
+			cv := cvs[int(i-lo)*s.cvSize:]
+			if run == 0 {
+				s.zero(cv[:s.cvSize], 0, i)
+				run = 1
 			} else {
-				s.leaf(cv, part)
+				s.hashRun(cv[:int(run)*s.cvSize], data[:min(int64(len(data)), run*s.leafSize)])
 			}
+			data = data[min(int64(len(data)), run*s.leafSize):]
+			i += run
 		}
 		for range level {
 			cvs = s.reduce(cvs, c.merged)
@@ -119,6 +121,29 @@ func (t *tree) hashLeaves(c *claim, data []byte) {
 			return
 		}
 		lo = next
+	}
+}
+
+// run returns how many leaves, at most max of them, come before the first one
+// that is whole and zero.
+func (s *treeSpec) run(data []byte, max int64) (n int64) {
+	for n < max && !(int64(len(data)) >= s.leafSize && isZero(data[:s.leafSize])) {
+		data = data[min(int64(len(data)), s.leafSize):]
+		n++
+	}
+	return n
+}
+
+// hashRun hashes leaves, the last of which may be short.
+func (s *treeSpec) hashRun(cvs, data []byte) {
+	if s.many != nil {
+		done := s.many(cvs, data)
+		cvs, data = cvs[done*s.cvSize:], data[done*int(s.leafSize):]
+	}
+	for len(cvs) > 0 {
+		part := data[:min(int64(len(data)), s.leafSize)]
+		s.leaf(cvs[:s.cvSize], part)
+		cvs, data = cvs[s.cvSize:], data[len(part):]
 	}
 }
 

@@ -33,6 +33,9 @@ type treeSpec struct {
 
 	// leaf hashes one leaf, of at most leafSize bytes.
 	leaf func(cv, data []byte)
+	// many, if not nil, hashes some of several leaves of leafSize bytes faster
+	// than leaf would.
+	many manyLeaves
 	// subtree, if not nil, hashes a whole node at once: data is leafSize <<
 	// (arityBits * level) bytes, or a shorter last leaf; first is the index of
 	// its first leaf.
@@ -113,6 +116,7 @@ func merkleSpec(h *hashFunc, size int64, salt []byte) *treeSpec {
 		cvSize:    h.size,
 		promote:   true,
 		leaf:      func(cv, data []byte) { h.sum(cv, leafPrefix, data, nil) },
+		many:      h.many(leafPrefix, size),
 		parent:    func(cv, children []byte) { h.sum(cv, nodePrefix, children, nil) },
 		single: func(cv, data []byte) {
 			if len(data) == 0 {
@@ -165,6 +169,7 @@ func verityTree(h *hashFunc, size int64, prefix []byte) *treeSpec {
 		arityBits: bits.Len64(uint64(size)/uint64(h.size)) - 1,
 		cvSize:    h.size,
 		leaf:      hashBlock,
+		many:      h.many(prefix, size),
 		parent:    hashBlock,
 	}
 }
@@ -188,6 +193,7 @@ func blkhashSpec(h *hashFunc, size int64, salt []byte) *treeSpec {
 		leafSize: size,
 		cvSize:   h.size,
 		leaf:     func(cv, data []byte) { h.sum(cv, nil, data, nil) },
+		many:     h.many(nil, size),
 		outer:    h,
 	}
 	s.sameEverywhere()

@@ -1,0 +1,154 @@
+/* BLAKE3 of 16 chunks, or of 16 parents, side by side: section 2 of the paper
+ * "BLAKE3: one function, fast everywhere".
+ */
+
+#include "lanes.h"
+
+#ifdef __x86_64__
+
+#include "lanes_amd64.h"
+
+enum { CHUNK_START = 1, CHUNK_END = 2, PARENT = 4 };
+
+#define BLOCK 64
+#define CHUNK 1024
+#define CV 32
+
+static const uint32_t iv[8] = {
+  0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
+  0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19,
+};
+
+/* Which words of the block a round takes. */
+static const uint8_t schedule[7][16] = {
+  { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15 },
+  { 2, 6, 3, 10, 7, 0, 4, 13, 1, 11, 12, 5, 9, 14, 15, 8 },
+  { 3, 4, 10, 12, 13, 2, 7, 14, 6, 5, 9, 0, 11, 15, 8, 1 },
+  { 10, 7, 12, 9, 14, 3, 13, 15, 4, 0, 11, 2, 5, 8, 1, 6 },
+  { 12, 13, 9, 11, 15, 10, 14, 8, 7, 2, 5, 3, 0, 1, 6, 4 },
+  { 9, 14, 11, 5, 8, 12, 15, 1, 13, 3, 0, 10, 2, 6, 4, 7 },
+  { 11, 15, 5, 0, 1, 9, 8, 6, 14, 10, 2, 12, 3, 4, 7, 13 },
+};
+
+#define ADD _mm512_add_epi32
+#define XOR _mm512_xor_si512
+#define ROR _mm512_ror_epi32
+
+/* The compression function of a block in each lane.  The columns of a round
+ * are mixed step by step, not one after the other, as they are independent.
+ */
+AVX512 static inline __attribute__ ((always_inline)) void
+compress (words h[8], words m[16], words counter_lo, words counter_hi,
+          uint32_t flags)
+{
+  words v[16];
+
+  UNROLL (8)
+  for (int i = 0; i < 8; ++i)
+    v[i] = h[i];
+  UNROLL (4)
+  for (int i = 0; i < 4; ++i)
+    v[8+i] = _mm512_set1_epi32 (iv[i]);
+  v[12] = counter_lo;
+  v[13] = counter_hi;
+  v[14] = _mm512_set1_epi32 (BLOCK);
+  v[15] = _mm512_set1_epi32 (flags);
+
+#define COLUMNS UNROLL (4) for (int i = 0; i < 4; ++i)
+#define A v[i]
+#define B v[4 + (i+diagonal) % 4]
+#define C v[8 + (i+2*diagonal) % 4]
+#define D v[12 + (i+3*diagonal) % 4]
+#define M(k) m[schedule[round][8*diagonal + 2*i + k]]
+  UNROLL (7)
+  for (int round = 0; round < 7; ++round) {
+    UNROLL (2)
+    for (int diagonal = 0; diagonal < 2; ++diagonal) {
+      COLUMNS A = ADD (A, M (0));
+      COLUMNS A = ADD (A, B);
+      COLUMNS D = ROR (XOR (D, A), 16);
+      COLUMNS C = ADD (C, D);
+      COLUMNS B = ROR (XOR (B, C), 12);
+      COLUMNS A = ADD (A, M (1));
+      COLUMNS A = ADD (A, B);
+      COLUMNS D = ROR (XOR (D, A), 8);
+      COLUMNS C = ADD (C, D);
+      COLUMNS B = ROR (XOR (B, C), 7);
+    }
+  }
+
+  UNROLL (8)
+  for (int i = 0; i < 8; ++i)
+    h[i] = XOR (v[i], v[8+i]);
+}
+
+/* Hash LANES messages, or COUNT of them if that is less, a power of two.
+ * They lie at a distance of STRIDE bytes, which is also their length.
+ * What OUT overlaps of DATA must lie behind it.
+ */
+AVX512 static void
+hash_lanes (const uint8_t *data, size_t stride, size_t count,
+            uint64_t counter, int is_parent, uint8_t *out)
+{
+  const words lane = is_parent ? _mm512_setzero_si512 () :
+    _mm512_set_epi32 (15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+  const words low = _mm512_set1_epi32 ((uint32_t) counter);
+  const words high = _mm512_set1_epi32 (counter >> 32);
+  const words counter_lo = ADD (low, lane);
+  const words counter_hi =
+    _mm512_mask_add_epi32 (high, _mm512_cmplt_epu32_mask (counter_lo, low),
+                           high, _mm512_set1_epi32 (1));
+  const size_t mask = count < LANES ? count - 1 : LANES - 1;
+  words h[16];
+
+  UNROLL (8)
+  for (int i = 0; i < 8; ++i)
+    h[i] = _mm512_set1_epi32 (iv[i]);
+  for (size_t at = 0; at < stride; at += BLOCK) {
+    uint32_t flags = PARENT;
+    words m[16];
+
+    if (!is_parent)
+      flags = (at == 0 ? CHUNK_START : 0) |
+        (at + BLOCK == stride ? CHUNK_END : 0);
+    /* A lane without a message repeats one: it takes no time. */
+    UNROLL (16)
+    for (int i = 0; i < LANES; ++i)
+      m[i] = _mm512_loadu_si512 (data + (i & mask) * stride + at);
+    transpose (m);
+    compress (h, m, counter_lo, counter_hi, flags);
+  }
+
+  UNROLL (8)
+  for (int i = 0; i < 8; ++i)
+    h[8+i] = h[i];
+  transpose (h);
+  for (size_t i = 0; i <= mask; ++i)
+    _mm256_storeu_si256 ((void *) (out + CV*i), _mm512_castsi512_si256 (h[i]));
+}
+
+AVX512 void
+blake3_node (const uint8_t *data, size_t count, uint64_t first, uint8_t *out)
+{
+  uint8_t cvs[BLAKE3_NODE * CV];
+
+  for (size_t i = 0; i < count; i += LANES)
+    hash_lanes (data + i*CHUNK, CHUNK, count - i, first + i, 0, cvs + i*CV);
+  while (count > 1) {
+    count /= 2;
+    for (size_t i = 0; i < count; i += LANES)
+      hash_lanes (cvs + i*2*CV, 2*CV, count - i, 0, 1, cvs + i*CV);
+  }
+  for (size_t i = 0; i < CV; ++i)
+    out[i] = cvs[i];
+}
+
+#else /* !__x86_64__ */
+
+void
+blake3_node (const uint8_t *data, size_t count, uint64_t first, uint8_t *out)
+{
+  __builtin_trap ();            /* not without lanes_have_avx512 */
+}
+
+#endif

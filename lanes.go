@@ -1,0 +1,71 @@
+package main
+
+/*
+#include "lanes.h"
+
+#cgo noescape sha256_set_prefix
+#cgo noescape sha256_lanes
+#cgo noescape sha256_pairs
+#cgo noescape blake3_node
+#cgo nocallback sha256_set_prefix
+#cgo nocallback sha256_lanes
+#cgo nocallback sha256_pairs
+#cgo nocallback blake3_node
+*/
+import "C"
+
+import (
+	"crypto/sha256"
+	"unsafe"
+
+	"lukechampine.com/blake3/guts"
+)
+
+// Leaves of a tree, several of them at a time: lanes.h has the design.
+
+var (
+	haveAVX512 = C.lanes_have_avx512() != 0
+	haveSHA    = C.lanes_have_sha() != 0
+)
+
+// A manyLeaves hashes leaves that lie one behind the other in data, and puts
+// their chaining values to cvs. It may do so for some of them only, from the
+// first on, and returns for how many.
+type manyLeaves func(cvs, data []byte) int
+
+// sha256Leaves returns a function for leaves of size bytes behind a prefix,
+// or nil if the processor has nothing that is better than one at a time.
+func sha256Leaves(prefix []byte, size int64) manyLeaves {
+	if !haveAVX512 && !haveSHA {
+		return nil
+	}
+	p := new(C.struct_sha256_prefix)
+	C.sha256_set_prefix(p, bytePointer(prefix), C.size_t(len(prefix)))
+	return func(cvs, data []byte) (done int) {
+		count := len(data) / int(size)
+		if n := count - count%C.LANES; haveAVX512 && n > 0 {
+			C.sha256_lanes(p, bytePointer(data), C.size_t(size), C.size_t(n), bytePointer(cvs))
+			done = n
+		}
+		if n := (count - done) &^ 1; haveSHA && n > 0 {
+			C.sha256_pairs(p, bytePointer(data[done*int(size):]), C.size_t(size), C.size_t(n),
+				bytePointer(cvs[done*sha256.Size:]))
+			done += n
+		}
+		return done
+	}
+}
+
+// blake3MaxNode is the size of the largest node that blake3Lanes takes, in
+// bytes.
+const blake3MaxNode = C.BLAKE3_NODE * guts.ChunkSize
+
+// blake3Lanes returns the chaining value of a node of whole chunks, a power of
+// two of them, of which chunk is the index of the first. It needs AVX-512.
+func blake3Lanes(data []byte, chunk uint64) [8]uint32 {
+	var cv [32]byte
+	C.blake3_node(bytePointer(data), C.size_t(len(data)/guts.ChunkSize), C.uint64_t(chunk), bytePointer(cv[:]))
+	return words(cv[:])
+}
+
+func bytePointer(p []byte) *C.uint8_t { return (*C.uint8_t)(unsafe.SliceData(p)) }

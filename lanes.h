@@ -1,0 +1,54 @@
+/* Hash functions that work on several leaves of a tree side by side.
+ *
+ * One message at a time leaves most of a processor idle: each step of a hash
+ * waits for the one before it.  The leaves of a tree are independent, so 2
+ * of them share the unit of the SHA instructions, and 16 of them the lanes
+ * of AVX-512.  lanes.go says which of these are there, and hashes with Go's
+ * own functions where they are not.
+ */
+
+#ifndef DIGEST_LANES_H
+#define DIGEST_LANES_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define LANES 16
+
+/* What the processor has, and the system lets programs use. */
+extern int lanes_have_avx512 (void);
+extern int lanes_have_sha (void);
+
+/* What all leaves begin with: the state of SHA-256 after its whole blocks,
+ * and the bytes behind them.
+ */
+struct sha256_prefix {
+  uint32_t state[8];
+  uint8_t rest[64];
+  uint64_t length;              /* bytes, of all of it */
+};
+
+extern void sha256_set_prefix (struct sha256_prefix *prefix,
+                               const uint8_t *data, size_t length);
+
+/* Hash COUNT leaves of SIZE bytes, which lie one behind the other, each
+ * behind the prefix, and put their digests of 32 bytes to OUT.  SIZE is at
+ * least 64.  COUNT is LANES for sha256_lanes, and even for sha256_pairs.
+ */
+extern void sha256_lanes (const struct sha256_prefix *prefix,
+                          const uint8_t *data, size_t size, size_t count,
+                          uint8_t *out);
+extern void sha256_pairs (const struct sha256_prefix *prefix,
+                          const uint8_t *data, size_t size, size_t count,
+                          uint8_t *out);
+
+/* The most chunks of BLAKE3 that blake3_node takes. */
+#define BLAKE3_NODE 256
+
+/* Put the chaining value of the node over COUNT whole chunks, a power of
+ * two, to OUT; FIRST is the index of its first chunk.
+ */
+extern void blake3_node (const uint8_t *data, size_t count, uint64_t first,
+                         uint8_t *out);
+
+#endif
