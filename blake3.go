@@ -80,17 +80,28 @@ func blake3Sum(cv, prefix, data []byte) {
 	putWords(cv, guts.ChainingValue(root))
 }
 
-// blake3Message returns the node over such a message, or over the beginning of
-// one.
+// blake3Message returns the node over such a message.
 func blake3Message(prefix, data []byte) guts.Node {
 	n := len(prefix) + len(data)
 	if n <= simdSize {
 		return blake3Short(prefix, data, 0)
 	}
 	left := blake3Split(n)
-	rest := data[left-len(prefix):]
-	return guts.ParentNode(guts.ChainingValue(blake3Message(prefix, data[:left-len(prefix)])),
-		blake3CV(rest, uint64(left)/guts.ChunkSize), &guts.IV, 0)
+	cut := left - len(prefix)
+	return guts.ParentNode(blake3Beginning(prefix, data[:cut]),
+		blake3CV(data[cut:], uint64(left)/guts.ChunkSize), &guts.IV, 0)
+}
+
+// blake3Beginning returns the chaining value of the node over the beginning of
+// such a message, a power of two of chunks.
+func blake3Beginning(prefix, data []byte) [8]uint32 {
+	if n := len(prefix) + len(data); n == simdSize {
+		// The only part that has to be copied.
+		var buf [simdSize]byte
+		copy(buf[copy(buf[:], prefix):], data)
+		return blake3CV(buf[:], 0)
+	}
+	return guts.ChainingValue(blake3Message(prefix, data))
 }
 
 func blake3Parent(children []byte) guts.Node {

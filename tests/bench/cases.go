@@ -2,8 +2,6 @@ package main
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 )
 
@@ -12,9 +10,8 @@ type copyCase struct {
 	name   string
 	digest string // the filter's parameter of that name
 
-	// client is the command that copies from or to a Unix socket. It may
-	// leave its copy in dir.
-	client func(b *bench, uri, dir string) []string
+	// client is the command that copies from or to a Unix socket.
+	client func(b *bench, uri string) []string
 
 	// server is what nbdkit runs below the filter; without it, the random
 	// image, read-only.
@@ -53,24 +50,16 @@ var copies = []copyCase{
 	{name: "100 GiB, fsverity", digest: "fsverity", client: nbdcopy, server: sparse, unchecked: true, goals: []goal{ratio(1.5), memory(68)}},
 }
 
-func nbdcopy(b *bench, uri, dir string) []string { return []string{"nbdcopy", uri, "null:"} }
+func nbdcopy(b *bench, uri string) []string { return []string{"nbdcopy", uri, "null:"} }
 
-func nbdcopyTo(b *bench, uri, dir string) []string { return []string{"nbdcopy", b.image, uri} }
+func nbdcopyTo(b *bench, uri string) []string { return []string{"nbdcopy", b.image, uri} }
 
-func qemuImg(b *bench, uri, dir string) []string {
-	return []string{"qemu-img", "convert", "-f", "raw", "-O", "raw", uri, filepath.Join(dir, "copy.img")}
+func qemuImg(b *bench, uri string) []string {
+	return []string{"qemu-img", "convert", "-n", "-f", "raw", "-O", "raw", uri, b.destination}
 }
 
-// target is an empty file in RAM that can be written.
-func target(b *bench, dir string) ([]string, error) {
-	path := filepath.Join(dir, "target.img")
-	f, err := os.Create(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return []string{"file", path}, f.Truncate(int64(b.size))
-}
+// target is a file in RAM that can be written.
+func target(b *bench, dir string) ([]string, error) { return []string{"file", b.destination}, nil }
 
 // limited is the random image at so many bits in a second.
 func limited(rate string) func(*bench, string) ([]string, error) {

@@ -45,13 +45,18 @@ func workspace(image size) (string, error) {
 	return os.MkdirTemp(parent, "digest-bench.")
 }
 
-// prepareImage makes the image and asks the reference tools about it, once.
+// prepareImage makes the image and a file for copies of it, and asks the reference
+// tools about it, once.
 func (b *bench) prepareImage() error {
 	if b.want != nil {
 		return nil
 	}
 	b.image = filepath.Join(b.dir, "disk.img")
 	if err := writeRandom(b.image, int64(b.size)); err != nil {
+		return err
+	}
+	b.destination = filepath.Join(b.dir, "copy.img")
+	if _, err := b.command("cp", b.image, b.destination); err != nil {
 		return err
 	}
 	want := make(map[string]string)

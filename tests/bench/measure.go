@@ -78,7 +78,7 @@ func (b *bench) copy(c copyCase, filtered bool) (s sample, err error) {
 	if err != nil {
 		return s, err
 	}
-	client := c.client(b, "nbd+unix:///?socket="+server.socket, dir)
+	client := c.client(b, "nbd+unix:///?socket="+server.socket)
 	used, err := b.command(client...)
 	if err != nil {
 		server.stop()

@@ -47,7 +47,7 @@ func (b *bench) compareClient(r result) error {
 		b.printf("%-18s this nbdcopy does not have --blkhash\n", "")
 		return err
 	}
-	c := copyCase{client: func(b *bench, uri, dir string) []string {
+	c := copyCase{client: func(b *bench, uri string) []string {
 		return []string{"nbdcopy", "--blkhash=sha256/64k", uri, "null:"}
 	}}
 	var ratios []float64
