@@ -40,7 +40,11 @@ func sha256Leaves(prefix []byte, size int64) manyLeaves {
 		return nil
 	}
 	p := new(C.struct_sha256_prefix)
-	C.sha256_set_prefix(p, bytePointer(prefix), C.size_t(len(prefix)))
+	var sha C.int
+	if haveSHA {
+		sha = 1
+	}
+	C.sha256_set_prefix(p, bytePointer(prefix), C.size_t(len(prefix)), sha)
 	return func(cvs, data []byte) (done int) {
 		count := len(data) / int(size)
 		if n := count - count%C.LANES; haveAVX512 && n > 0 {

@@ -20,7 +20,8 @@ extern int lanes_have_avx512 (void);
 extern int lanes_have_sha (void);
 
 /* What all leaves begin with: the state of SHA-256 after its whole blocks,
- * and the bytes behind them.
+ * and the bytes behind them.  It is computed with the SHA instructions, or
+ * with AVX-512.
  */
 struct sha256_prefix {
   uint32_t state[8];
@@ -29,7 +30,8 @@ struct sha256_prefix {
 };
 
 extern void sha256_set_prefix (struct sha256_prefix *prefix,
-                               const uint8_t *data, size_t length);
+                               const uint8_t *data, size_t length,
+                               int have_sha);
 
 /* Hash COUNT leaves of SIZE bytes, which lie one behind the other, each
  * behind the prefix, and put their digests of 32 bytes to OUT.  SIZE is at

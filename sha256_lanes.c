@@ -216,13 +216,13 @@ advance_lanes (uint32_t state[8], const uint8_t *data, size_t n)
 
 void
 sha256_set_prefix (struct sha256_prefix *prefix,
-                   const uint8_t *data, size_t length)
+                   const uint8_t *data, size_t length, int have_sha)
 {
   size_t n = length / BLOCK;
 
   prefix->length = length;
   memcpy (prefix->state, initial, sizeof initial);
-  if (lanes_have_sha ())
+  if (have_sha)
     advance_pair (prefix->state, data, n);
   else
     advance_lanes (prefix->state, data, n);
@@ -360,7 +360,7 @@ lanes_have_sha (void)
 
 void
 sha256_set_prefix (struct sha256_prefix *prefix,
-                   const uint8_t *data, size_t length)
+                   const uint8_t *data, size_t length, int have_sha)
 {
   __builtin_trap ();
 }

@@ -40,28 +40,26 @@ func (b *bench) imports() error {
 	}
 	defer stop()
 
-	// The file stays from one import to the next, as the bench's destination.
-	imported := filepath.Join(b.dir, "imported.img")
-	defer os.Remove(imported)
-	if _, err := b.command("qemu-img", "convert", "-f", "qcow2", "-O", "raw", qcow2, imported); err != nil {
-		return err
-	}
-	convert := `qemu-img convert -n -t writeback -f qcow2 -O raw "$uri" ` + imported
+	// As an importer's, the file is new each time.
+	convert := `qemu-img convert -t writeback -f qcow2 -O raw "$uri" ` + filepath.Join(b.dir, "imported.img")
 	plain := []string{"nbdkit", "-r", "-U", "-", "--filter=readahead", "--filter=retry", "curl", "url=" + url, "--run", convert}
 	filtered := []string{"nbdkit", "-r", "-U", "-", "--filter=" + b.filter, "--filter=readahead", "--filter=retry", "curl", "url=" + url,
 		"digest-expect=sha256:" + sum.stdout[:64], "--run", convert}
 	scratch := []string{"sh", "-euc", `curl -s -o scratch.qcow2 "$0"
 		echo "$1  scratch.qcow2" | sha256sum --check --quiet
-		qemu-img convert -n -t writeback -f qcow2 -O raw scratch.qcow2 imported.img`, url, sum.stdout[:64]}
+		qemu-img convert -t writeback -f qcow2 -O raw scratch.qcow2 imported.img`, url, sum.stdout[:64]}
 	var ratios, byScratch []float64
-	for range b.pairs {
-		var seconds [3]float64
-		for i, args := range [][]string{plain, filtered, scratch} {
-			used, err := b.commandIn(b.dir, args...)
+	ways := [...][]string{plain, filtered, scratch}
+	for first := range b.pairs {
+		var seconds [len(ways)]float64
+		for turn := range ways {
+			i := (first + turn) % len(ways)
+			used, err := b.commandIn(b.dir, ways[i]...)
 			if err != nil {
 				return err
 			}
 			seconds[i] = used.wall
+			os.Remove(filepath.Join(b.dir, "imported.img"))
 			os.Remove(filepath.Join(b.dir, "scratch.qcow2"))
 		}
 		ratios = append(ratios, seconds[1]/seconds[0])
