@@ -1,0 +1,188 @@
+/* What runs before nbdkit forks: C alone, as Go must not run yet.  A child
+ * process lets Go check the parameters.
+ */
+
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <link.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "config.h"
+#include "_cgo_export.h"
+
+struct filter_param *filter_params;
+size_t filter_nr_params;
+char *filter_directory;
+int filter_stdout = -1;
+
+/* Two copies of one filter would be two Go runtimes in a process; the
+ * same file twice is one set of variables for two places in the stack.
+ * Neither can work.  A copy is known by this symbol, whatever its file's
+ * name.
+ */
+NBDKIT_DLL_PUBLIC const struct filter_about *
+nbdkit_go_filter_about (void)
+{
+  return &filter_about;
+}
+
+static int
+count_copies (struct dl_phdr_info *info, size_t size, void *opaque)
+{
+  int *copies = opaque;
+  const struct filter_about *(*about) (void);
+  void *dl;
+
+  if (info->dlpi_name[0] == '\0')
+    return 0;                   /* nbdkit itself */
+  dl = dlopen (info->dlpi_name, RTLD_LAZY | RTLD_NOLOAD);
+  if (dl == NULL)
+    return 0;
+  about = (const struct filter_about *(*) (void))
+    dlsym (dl, "nbdkit_go_filter_about");
+  if (about && strcmp (about ()->name, filter_about.name) == 0)
+    ++*copies;
+  dlclose (dl);
+  return 0;
+}
+
+void
+filter_load (void)
+{
+  static int loads;
+  int copies = 0;
+
+  dl_iterate_phdr (count_copies, &copies);
+  if (++loads > 1 || copies > 1) {
+    nbdkit_error ("%s: --filter=%s is on the command line more than once: "
+                  "use it once", filter_about.name, filter_about.name);
+    exit (EXIT_FAILURE);
+  }
+}
+
+static int
+is_dump_plugin (void)
+{
+  FILE *fp = fopen ("/proc/self/cmdline", "re");
+  char *arg = NULL;
+  size_t len = 0;
+  int found = 0;
+
+  if (fp == NULL)
+    return 0;
+  while (!found && getdelim (&arg, &len, '\0', fp) != -1)
+    found = strcmp (arg, "--dump-plugin") == 0;
+  free (arg);
+  fclose (fp);
+  return found;
+}
+
+/* nbdkit's --dump-plugin knows nothing of filters.  It unloads all
+ * layers when it is done, so what is printed here follows its fields.
+ */
+void
+filter_unload (void)
+{
+  const char *name = filter_about.name;
+  size_t i;
+
+  if (is_dump_plugin ()) {
+    printf ("%s_longname=%s\n", name, filter_about.longname);
+    printf ("%s_description=%s\n", name, filter_about.description);
+    printf ("%s_version=%s\n", name, filter_about.version);
+    printf ("%s_parameters=", name);
+    for (i = 0; filter_about.keys[i]; ++i)
+      printf ("%s%s", i ? "," : "", filter_about.keys[i]);
+    printf ("\n");
+  }
+
+  for (i = 0; i < filter_nr_params; ++i) {
+    free ((char *) filter_params[i].key);
+    free ((char *) filter_params[i].value);
+  }
+  free (filter_params);
+  free (filter_directory);
+}
+
+int
+filter_config (nbdkit_next_config *next, nbdkit_backend *nxdata,
+               const char *key, const char *value)
+{
+  struct filter_param *params, param;
+  size_t i;
+
+  for (i = 0; filter_about.keys[i]; ++i)
+    if (strcmp (key, filter_about.keys[i]) == 0)
+      break;
+  if (filter_about.keys[i] == NULL)
+    return next (nxdata, key, value);
+
+  params = realloc (filter_params,
+                    (filter_nr_params + 1) * sizeof *filter_params);
+  if (params == NULL) {
+    nbdkit_error ("realloc: %m");
+    return -1;
+  }
+  filter_params = params;
+  param.key = strdup (key);
+  param.value = strdup (value);
+  if (param.key == NULL || param.value == NULL) {
+    nbdkit_error ("strdup: %m");
+    return -1;
+  }
+  filter_params[filter_nr_params++] = param;
+  return 0;
+}
+
+int
+filter_config_complete (nbdkit_next_config_complete *next,
+                        nbdkit_backend *nxdata)
+{
+  pid_t pid;
+  int status;
+
+  filter_directory = get_current_dir_name ();
+  if (filter_directory == NULL) {
+    nbdkit_error ("getcwd: %m");
+    return -1;
+  }
+
+  if (nbdkit_stdio_safe () == 1) {
+    filter_stdout = fcntl (STDOUT_FILENO, F_DUPFD_CLOEXEC, 3);
+    if (filter_stdout == -1)
+      nbdkit_debug ("standard output: %m");
+  }
+
+  pid = fork ();
+  if (pid == -1) {
+    nbdkit_error ("fork: %m");
+    return -1;
+  }
+  if (pid == 0) {
+    /* _exit: what nbdkit registered with atexit is not for the child. */
+    if (filter_start_go () == -1 || goConfigure () == -1)
+      _exit (EXIT_FAILURE);
+    _exit (EXIT_SUCCESS);
+  }
+  while (waitpid (pid, &status, 0) == -1) {
+    if (errno != EINTR) {
+      nbdkit_error ("waitpid: %m");
+      return -1;
+    }
+  }
+  if (WIFSIGNALED (status)) {
+    nbdkit_error ("%s: checking the parameters was ended by signal %d",
+                  filter_about.name, WTERMSIG (status));
+    return -1;
+  }
+  if (WEXITSTATUS (status) != 0)
+    return -1;                  /* the child has said why */
+
+  return next (nxdata);
+}

@@ -1,0 +1,15 @@
+/* The callbacks that nbdkit makes before it forks. */
+
+#ifndef NBDKIT_GO_CONFIG_H
+#define NBDKIT_GO_CONFIG_H
+
+#include "filter.h"
+
+extern void filter_load (void);
+extern void filter_unload (void);
+extern int filter_config (nbdkit_next_config *next, nbdkit_backend *nxdata,
+                          const char *key, const char *value);
+extern int filter_config_complete (nbdkit_next_config_complete *next,
+                                   nbdkit_backend *nxdata);
+
+#endif /* NBDKIT_GO_CONFIG_H */

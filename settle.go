@@ -1,0 +1,101 @@
+package main
+
+import (
+	"encoding/hex"
+	"time"
+
+	"nbdkit-digest-filter/nbdkit"
+)
+
+// How a result comes, and goes: image.go has the design.
+
+// settle looks whether the image is complete, and if so, takes the digests.
+func (im *image) settle() {
+	if im.done.Load() {
+		return
+	}
+	for _, t := range im.trees {
+		if t.hasHoles.Load() && t.isCovered() {
+			t.cutHoles(lastCost, func() bool { return false })
+		}
+	}
+	for _, k := range im.known {
+		if !k.complete() {
+			return
+		}
+	}
+	began, ok := im.quiet()
+	if !ok {
+		return
+	}
+	if sums := im.takeSums(); sums != nil && im.setSums(began, sums) {
+		im.changed()
+	}
+}
+
+// quiet tells whether no request can make a digest wrong.
+func (im *image) quiet() (began int, ok bool) {
+	im.mu.Lock()
+	defer im.mu.Unlock()
+	return im.began, im.quietLocked()
+}
+
+func (im *image) quietLocked() bool {
+	return im.tainted == 0 && im.writes == 0 && im.writers == 0 && im.failure == "" && im.sums == nil
+}
+
+// takeSums returns the digests, or nil if one of them is not complete any
+// more.
+func (im *image) takeSums() (sums []string) {
+	var linear [][]byte
+	if im.linear != nil {
+		if linear = im.linear.sums(); linear == nil {
+			return nil
+		}
+	}
+	trees := im.trees
+	for _, a := range im.conf.digests {
+		var sum []byte
+		if a.new != nil {
+			sum, linear = linear[0], linear[1:]
+		} else {
+			sum, trees = trees[0].sum(), trees[1:]
+		}
+		if sum == nil {
+			return nil
+		}
+		sums = append(sums, hex.EncodeToString(sum))
+	}
+	return sums
+}
+
+// setSums makes the digests the result, unless a write has begun since.
+func (im *image) setSums(began int, sums []string) bool {
+	im.mu.Lock()
+	defer im.mu.Unlock()
+	if im.began != began || !im.quietLocked() {
+		return false
+	}
+	im.sums = sums
+	im.finished = time.Now()
+	im.compare(sums)
+	im.done.Store(true)
+	return true
+}
+
+// fail ends the computation because of a fault in the filter, or of the source.
+// It tells whether there was none before.
+func (im *image) fail(why string) (first bool) {
+	im.mu.Lock()
+	if first = im.failure == ""; first {
+		im.failure = why
+	}
+	im.sums = nil
+	im.done.Store(false)
+	im.mu.Unlock()
+	if first && len(im.conf.expect) > 0 {
+		nbdkit.Fail()
+	}
+	im.changed()
+	return first
+}

@@ -1,0 +1,124 @@
+package tests
+
+import (
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// Queries that wait: .digest-final.
+
+// Plugins without a default export, or with one of another name.
+func TestFinalOfTheDefaultExport(t *testing.T) {
+	image := randomImage(t, mib+1)
+	for range 2 {
+		s := serveUnseen(t, "--filter="+filter, "file", "dir="+filepath.Dir(image))
+		for _, query := range []string{".digest-final", ".digest-final/"} {
+			if d := ask(t, s, query); d.Images[0].State != "incomplete" || d.Images[0].Error == "" {
+				t.Errorf("%s: without a default export, the answer is %+v", query, d.Images[0])
+			}
+		}
+		wantState(t, ask(t, s, ".digest-final/disk.img"), "disk.img complete blake3:"+sumOf(t, "blake3", image))
+		s.stop()
+	}
+	for _, layer := range [][]string{
+		{"file", image},
+		{"--filter=log", "file", image, "logfile=/dev/null"},
+		{"--filter=exportname", "file", image, "default-export=disk"},
+		{"--filter=noparallel", "file", image},
+	} {
+		s := serveUnseen(t, append([]string{"--filter=" + filter}, layer...)...)
+		for _, query := range []string{".digest-final/", ".digest-final"} {
+			if got := ask(t, s, query).state(); !strings.Contains(got, " complete blake3:"+sumOf(t, "blake3", image)) {
+				t.Errorf("%q, %s: the answer is %s", layer, query, got)
+			}
+		}
+		s.stop()
+	}
+}
+
+func TestFinalWithoutReading(t *testing.T) {
+	image := randomImage(t, 4*mib)
+	log := filepath.Join(t.TempDir(), "log")
+	s := serveUnseen(t, "--filter="+filter, "--filter=log", "file", image, "logfile="+log, "digest-unread=skip")
+	nbdsh(t, s.uri(), "h.pread(512, 0)")
+	wantState(t, ask(t, s, ".digest-final"), " incomplete blake3:")
+	if total, _ := bytesRead(t, log, 4*mib); total != 512 {
+		t.Errorf("%d bytes are read", total)
+	}
+}
+
+func TestFinalBesideAWriter(t *testing.T) {
+	image := randomImage(t, 4*mib)
+	s := serveUnseen(t, "--filter="+filter, "file", image)
+	got := nbdsh(t, s.uri(), `
+import json
+h.pwrite(b'x', 77)
+q = nbd.NBD()
+q.connect_uri("`+s.uriOf(".digest-final")+`")
+print(json.loads(q.pread(q.get_size(), 0))["images"][0]["state"])`)
+	if got != "changing\n" {
+		t.Errorf("the state is %s", got)
+	}
+	// The writer has gone, perhaps a moment later.
+	waitFor(t, "the digest", func() bool {
+		return ask(t, s, ".digest-final").state() == " complete blake3:"+sumOf(t, "blake3", image)
+	})
+}
+
+// Layers that take one request at a time, on one connection or on all.
+func TestFinalWithLayersThatAreNotParallel(t *testing.T) {
+	image := randomImage(t, 4*mib+1)
+	for _, model := range []string{"connections", "all-requests", "requests"} {
+		t.Run(model, func(t *testing.T) {
+			t.Parallel()
+			s := serveUnseen(t, "--filter="+filter, "--filter=noparallel", "file", image, "serialize="+model, "digest=sha256,blake3")
+			var wg sync.WaitGroup
+			for i := range 6 {
+				wg.Go(func() {
+					if i < 3 {
+						run(t, "", "nbdcopy", "--connections=1", s.uri(), "null:")
+					} else {
+						wantState(t, ask(t, s, ".digest-final"),
+							" complete sha256:"+sumOf(t, "sha256", image)+" blake3:"+sumOf(t, "blake3", image))
+					}
+				})
+			}
+			wg.Wait()
+			s.stop()
+		})
+	}
+}
+
+// A signal ends a final query; what is read until then is not lost.
+func TestSignalEndsAFinalQuery(t *testing.T) {
+	image := randomImage(t, 64*mib)
+	sidecar := filepath.Join(t.TempDir(), "disk.json")
+	s := serveUnseen(t, "--filter="+filter, "--filter=rate", "file", image, "rate=40M", "digest-file="+sidecar)
+	asking := background(t, "nbdcopy", s.uriOf(".digest-final"), "null:")
+	waitFor(t, "the query to read", func() bool { return ask(t, s, ".digest").Images[0].Bytes["known"] > 0 })
+	s.signal(interrupt)
+	asking.Wait()
+	if d := parse(t, contents(t, sidecar)); d.Images[0].State != "incomplete" || d.Images[0].Bytes["known"] == 0 {
+		t.Errorf("in the end, the sidecar has %+v", d.Images[0])
+	}
+}
+
+// Two that ask at once read the image once, and one of them may go away.
+func TestTwoFinalQueriesAtOnce(t *testing.T) {
+	image := randomImage(t, 8*mib)
+	log := filepath.Join(t.TempDir(), "log")
+	s := serveUnseen(t, "--filter="+filter, "--filter=log", "--filter=delay", "file", image, "logfile="+log, "rdelay=100ms")
+	first := background(t, "nbdcopy", s.uriOf(".digest-final"), "null:")
+	waitFor(t, "the first to read", func() bool { return strings.Contains(contents(t, log), "...Read") })
+	var wg sync.WaitGroup
+	for range 2 {
+		wg.Go(func() { wantState(t, ask(t, s, ".digest-final"), " complete blake3:"+sumOf(t, "blake3", image)) })
+	}
+	first.Process.Kill()
+	wg.Wait()
+	if total, again := bytesRead(t, log, 8*mib); total != 8*mib || again != 0 {
+		t.Errorf("%d bytes are read, %d of them again", total, again)
+	}
+}

@@ -1,0 +1,107 @@
+package tests
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// nbdkit, as the tests start it.
+
+// A server is an nbdkit that serves on a Unix socket.
+type server struct {
+	t      *testing.T
+	dir    string // the socket is in it
+	cmd    *exec.Cmd
+	log    *os.File // its stderr
+	exited chan struct{}
+}
+
+// serve starts nbdkit in the foreground. The arguments begin with what
+// follows the options that every server here has.
+func serve(t *testing.T, args ...string) *server {
+	t.Helper()
+	s := &server{t: t, dir: socketDir(t), log: outputFile(t), exited: make(chan struct{})}
+	pidfile := filepath.Join(s.dir, "pid")
+	s.cmd = exec.Command("nbdkit", append([]string{"-f", "-P", pidfile, "-U", s.socket()}, args...)...)
+	s.cmd.Stderr = s.log
+	if err := s.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		s.cmd.Wait()
+		close(s.exited)
+	}()
+	t.Cleanup(func() {
+		s.cmd.Process.Kill()
+		<-s.exited
+		s.log.Close()
+	})
+	waitFor(t, "nbdkit to start", func() bool {
+		select {
+		case <-s.exited:
+			t.Fatalf("nbdkit does not start\n%s", s.stderr())
+		default:
+		}
+		return exists(pidfile)
+	})
+	return s
+}
+
+// serveUnseen is serve for images at which the filter need not look.
+func serveUnseen(t *testing.T, args ...string) *server {
+	t.Helper()
+	return serve(t, append(args, "signature=any", "signature-unsafe=allow")...)
+}
+
+// socketDir makes a directory with a name short enough for sockets, in which
+// every user may write.
+func socketDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "digest")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func (s *server) socket() string { return filepath.Join(s.dir, "sock") }
+
+func (s *server) uri() string { return "nbd+unix:///?socket=" + s.socket() }
+
+// uriOf is the address of an export that has a name.
+func (s *server) uriOf(export string) string {
+	return "nbd+unix:///" + export + "?socket=" + s.socket()
+}
+
+func (s *server) stderr() string { return contents(s.t, s.log.Name()) }
+
+// stop ends the server with SIGTERM and returns what it has said.
+func (s *server) stop() string {
+	s.t.Helper()
+	s.signal(syscall.SIGTERM)
+	if status := s.cmd.ProcessState.ExitCode(); status != 0 {
+		s.t.Errorf("nbdkit: exit status %d\n%s", status, s.stderr())
+	}
+	return s.stderr()
+}
+
+// signal sends a signal that ends the server.
+func (s *server) signal(sig os.Signal) {
+	s.t.Helper()
+	if err := s.cmd.Process.Signal(sig); err != nil {
+		s.t.Fatalf("nbdkit has gone: %v\n%s", err, s.stderr())
+	}
+	select {
+	case <-s.exited:
+	case <-time.After(patience):
+		s.t.Fatalf("nbdkit does not end\n%s", s.stderr())
+	}
+}
