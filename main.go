@@ -35,6 +35,8 @@ type filter struct {
 	profile  *os.File // nil if nobody asked for it
 	sidecar  *sidecar
 
+	publishing sync.Mutex // held from the look at the images to the file
+
 	directory string // in which nbdkit was started
 	queries   queries
 
@@ -87,24 +89,32 @@ const (
 // image returns the state of an export, which must be released. If its size
 // is not what it was, the image is another one.
 func (f *filter) image(export string, size int64) (*image, error) {
+	im, old, err := f.findImage(export, size)
+	if old != nil {
+		old.end()
+		f.publish() // without the result of what was there
+		nbdkit.Error("%v has changed its size from %d to %d: its digest begins anew", old, old.size, size)
+	}
+	return im, err
+}
+
+// findImage is image under the lock. It also returns the image that has gone, if
+// one has.
+func (f *filter) findImage(export string, size int64) (im, gone *image, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	old := f.images[export]
 	if old != nil && old.size == size {
 		old.users++
-		return old, nil
+		return old, nil, nil
 	}
 	if old == nil && len(f.images) >= maxImages {
-		return nil, fmt.Errorf("export %q is one too many: %d others have a digest", export, len(f.images))
+		return nil, nil, fmt.Errorf("export %q is one too many: %d others have a digest", export, len(f.images))
 	}
-	im := newImage(export, size, f.conf, f.publish)
-	if old != nil {
-		nbdkit.Error("%v has changed its size from %d to %d: its digest begins anew", old, old.size, size)
-		old.end()
-	}
+	im = newImage(export, size, f.conf, f.publish)
 	f.images[export] = im
 	im.users++
-	return im, nil
+	return im, old, nil
 }
 
 // release ends the use of an image. One of which nobody has read anything is
@@ -138,6 +148,9 @@ func (f *filter) publish() {
 	if f.conf.file == "" {
 		return // stderr gets them once, at the end
 	}
+	// One after the other, so that the last one is the newest.
+	f.publishing.Lock()
+	defer f.publishing.Unlock()
 	var results []result
 	final := false
 	for _, im := range f.touched() {

@@ -3,6 +3,7 @@ package tests
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -378,4 +379,20 @@ func TestSidecarIsNeverHalfThere(t *testing.T) {
 		})
 	}
 	s.stop()
+}
+
+// A client that comes after the source has changed its size must not find the
+// result of what it was, even if nbdkit is killed then.
+func TestResultOfAnotherSizeDoesNotStay(t *testing.T) {
+	image := randomImage(t, 1<<20)
+	sidecar := filepath.Join(t.TempDir(), "sum.txt")
+	s := serve(t, "-r", "--filter="+filter, "file", image, "digest=sha256", "digest-file="+sidecar)
+	copyAll(t, s.uri())
+	wantDigests(t, sidecar, image, "sha256")
+	if err := os.Truncate(image, 1<<19); err != nil {
+		t.Fatal(err)
+	}
+	nbdsh(t, s.uri(), fmt.Sprintf("import os; assert h.get_size() == 1 << 19 and not os.path.exists(%q)", sidecar))
+	copyAll(t, s.uri())
+	wantDigests(t, sidecar, image, "sha256")
 }
