@@ -87,6 +87,7 @@ func (c *client) run() {
 
 // dial connects. A server may refuse, or be gone.
 func (c *client) dial(export string) *nbd.Client {
+	changed := c.disk.hasChanged() // before the server looks
 	conn, err := nbd.Dial(c.socket(), export, patience)
 	if err != nil {
 		c.fault()
@@ -103,7 +104,7 @@ func (c *client) dial(export string) *nbd.Client {
 	}
 	c.conn = conn
 	if export == c.disk.export {
-		c.disk.connected()
+		c.disk.connected(changed)
 	}
 	return conn
 }
@@ -343,10 +344,19 @@ func (c *client) query() {
 	}
 }
 
-func (d *disk) connected() {
+// hasChanged tells whether the source has changed, and is done with it.
+func (d *disk) hasChanged() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.opened = d.opened || d.replaced && d.earlier != nil
+	return d.replaced && d.earlier != nil
+}
+
+// connected notes that a client is in, and whether the source had changed before
+// it came.
+func (d *disk) connected(changed bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.opened = d.opened || changed
 }
 
 // touch notes that a client asks for data, and tells whether the source has
