@@ -132,7 +132,7 @@ check-arm64:
 	grep -q '\.init_array .*\.go_init .*\.got' build/arm64/elf
 	$(ARM64) go test -c -o build/arm64/digest.test .
 	qemu-aarch64-static -L /usr/aarch64-linux-gnu build/arm64/digest.test \
-	    -test.short -test.v -test.run 'Tree|Nodes|Zeros|Hole|Forg|Digest|Fuzz'
+	    -test.short -test.v -test.run 'Tree|Nodes|Zeros|Hole|Forg|Digest|Fuzz|Messages|Leaves'
 
 check-asan:
 	sh tests/deps.sh

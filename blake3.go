@@ -50,7 +50,7 @@ func blake3CV(data []byte, chunk uint64) [8]uint32 {
 		return blake3Lanes(data, chunk)
 	}
 	if n <= simdSize {
-		return guts.ChainingValue(blake3Short(nil, data, chunk))
+		return guts.ChainingValue(blake3Short(data, chunk))
 	}
 	left := blake3Split(n)
 	return guts.ChainingValue(guts.ParentNode(
@@ -61,19 +61,23 @@ func blake3CV(data []byte, chunk uint64) [8]uint32 {
 // child of their node: the largest power of two below n.
 func blake3Split(n int) int { return 1 << (bits.Len(uint(n-1)) - 1) }
 
-// blake3Short returns the node over at most simdSize bytes, in two parts.
-func blake3Short(prefix, data []byte, chunk uint64) guts.Node {
-	n := len(prefix) + len(data)
-	if len(prefix) == 0 && cap(data) >= simdSize {
+// blake3Short returns the node over at most simdSize bytes, which begin at a
+// chunk.
+func blake3Short(data []byte, chunk uint64) guts.Node {
+	switch {
+	case len(data) <= guts.ChunkSize:
+		return guts.CompressChunk(data, &guts.IV, chunk, 0)
+	case cap(data) >= simdSize:
 		// What lies behind data is read, but does not count.
-		return guts.CompressBuffer((*[simdSize]byte)(data[:simdSize]), n, &guts.IV, chunk, 0)
+		return guts.CompressBuffer((*[simdSize]byte)(data[:simdSize]), len(data), &guts.IV, chunk, 0)
 	}
 	var buf [simdSize]byte
-	copy(buf[copy(buf[:], prefix):], data)
-	return guts.CompressBuffer(&buf, n, &guts.IV, chunk, 0)
+	copy(buf[:], data)
+	return guts.CompressBuffer(&buf, len(data), &guts.IV, chunk, 0)
 }
 
-// blake3Sum hashes a message of two parts, of which the first is short.
+// blake3Sum hashes a message of two parts: at most guts.ChunkSize bytes, and at
+// least simdSize.
 func blake3Sum(cv, prefix, data []byte) {
 	root := blake3Message(prefix, data)
 	root.Flags |= guts.FlagRoot
@@ -83,25 +87,37 @@ func blake3Sum(cv, prefix, data []byte) {
 // blake3Message returns the node over such a message.
 func blake3Message(prefix, data []byte) guts.Node {
 	n := len(prefix) + len(data)
-	if n <= simdSize {
-		return blake3Short(prefix, data, 0)
+	if n == simdSize {
+		return blake3Short(data, 0)
 	}
-	left := blake3Split(n)
-	cut := left - len(prefix)
-	return guts.ParentNode(blake3Beginning(prefix, data[:cut]),
-		blake3CV(data[cut:], uint64(left)/guts.ChunkSize), &guts.IV, 0)
+	left := blake3Split(n) - len(prefix)
+	return guts.ParentNode(blake3Beginning(prefix, data[:left]),
+		blake3CV(data[left:], uint64(len(prefix)+left)/guts.ChunkSize), &guts.IV, 0)
 }
 
-// blake3Beginning returns the chaining value of the node over the beginning of
-// such a message, a power of two of chunks.
+// blake3Beginning returns the chaining value of the first chunks of such a
+// message, a power of two of them and at least simdSize bytes.
 func blake3Beginning(prefix, data []byte) [8]uint32 {
-	if n := len(prefix) + len(data); n == simdSize {
-		// The only part that has to be copied.
-		var buf [simdSize]byte
-		copy(buf[copy(buf[:], prefix):], data)
-		return blake3CV(buf[:], 0)
+	if len(prefix) == 0 {
+		return blake3CV(data, 0)
 	}
-	return guts.ChainingValue(blake3Message(prefix, data))
+	cv := blake3FirstCV(prefix, data)
+	// Nodes beside it, each as large as all before it.
+	for size := simdSize; size < len(prefix)+len(data); size *= 2 {
+		next := data[size-len(prefix):][:size]
+		cv = guts.ChainingValue(guts.ParentNode(cv, blake3CV(next, uint64(size)/guts.ChunkSize), &guts.IV, 0))
+	}
+	return cv
+}
+
+// blake3FirstCV returns that of the first simdSize bytes, the only ones that have
+// to be copied.
+//
+//go:noinline
+func blake3FirstCV(prefix, data []byte) [8]uint32 {
+	var buf [simdSize]byte
+	copy(buf[copy(buf[:], prefix):], data)
+	return blake3CV(buf[:], 0)
 }
 
 func blake3Parent(children []byte) guts.Node {

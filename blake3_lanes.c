@@ -84,7 +84,7 @@ compress (words h[8], words m[16], words counter_lo, words counter_hi,
 
 /* Hash LANES messages, or COUNT of them if that is less, a power of two.
  * They lie at a distance of STRIDE bytes, which is also their length.
- * What OUT overlaps of DATA must lie behind it.
+ * OUT may be at DATA, or before it: all is read before any is written.
  */
 AVX512 static void
 hash_lanes (const uint8_t *data, size_t stride, size_t count,

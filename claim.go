@@ -103,16 +103,15 @@ func (t *tree) hashLeaves(c *claim, data []byte) {
 		next := lo + count*s.span(level)
 		cvs := c.cvs[:int(next-lo)*s.cvSize]
 		for i := lo; i < next; {
-			run := s.run(data, next-i)
+			count, zero := s.untilZero(data, next-i)
 			cv := cvs[int(i-lo)*s.cvSize:]
-			if run == 0 {
-				s.zero(cv[:s.cvSize], 0, i)
-				run = 1
-			} else {
-				s.hashRun(cv[:int(run)*s.cvSize], data[:min(int64(len(data)), run*s.leafSize)])
+			length := min(int64(len(data)), count*s.leafSize)
+			s.hashSome(cv[:int(count)*s.cvSize], data[:length])
+			i, data = i+count, data[length:]
+			if zero {
+				s.zero(cv[int(count)*s.cvSize:][:s.cvSize], 0, i)
+				i, data = i+1, data[s.leafSize:]
 			}
-			data = data[min(int64(len(data)), run*s.leafSize):]
-			i += run
 		}
 		for range level {
 			cvs = s.reduce(cvs, c.merged)
@@ -124,18 +123,20 @@ func (t *tree) hashLeaves(c *claim, data []byte) {
 	}
 }
 
-// run returns how many leaves, at most max of them, come before the first one
-// that is whole and zero.
-func (s *treeSpec) run(data []byte, max int64) (n int64) {
-	for n < max && !(int64(len(data)) >= s.leafSize && isZero(data[:s.leafSize])) {
+// untilZero returns how many leaves, at most most of them, come before the first
+// one that is whole and zero, and whether there is such a one.
+func (s *treeSpec) untilZero(data []byte, most int64) (count int64, zero bool) {
+	for ; count < most; count++ {
+		if int64(len(data)) >= s.leafSize && isZero(data[:s.leafSize]) {
+			return count, true
+		}
 		data = data[min(int64(len(data)), s.leafSize):]
-		n++
 	}
-	return n
+	return count, false
 }
 
-// hashRun hashes leaves, the last of which may be short.
-func (s *treeSpec) hashRun(cvs, data []byte) {
+// hashSome hashes leaves, the last of which may be short.
+func (s *treeSpec) hashSome(cvs, data []byte) {
 	if s.many != nil {
 		done := s.many(cvs, data)
 		cvs, data = cvs[done*s.cvSize:], data[done*int(s.leafSize):]

@@ -38,8 +38,8 @@ type hashFunc struct {
 
 // sum hashes prefix, data and suffix, any of which may be empty, to out.
 func (f *hashFunc) sum(out, prefix, data, suffix []byte) {
-	if f.name == "blake3" && len(suffix) == 0 {
-		blake3Sum(out, prefix, data) // faster for leaves
+	if f.name == "blake3" && len(data) >= simdSize && len(suffix) == 0 {
+		blake3Sum(out, prefix, data)
 		return
 	}
 	h, ok := f.pool.Get().(hash.Hash)

@@ -3,8 +3,8 @@
  * One message at a time leaves most of a processor idle: each step of a hash
  * waits for the one before it.  The leaves of a tree are independent, so 2
  * of them share the unit of the SHA instructions, and 16 of them the lanes
- * of AVX-512.  lanes.go says which of these are there, and hashes with Go's
- * own functions where they are not.
+ * of AVX-512.  lanes.go says which of these are there; where they are not,
+ * leaves are hashed in Go, one by one.
  */
 
 #ifndef DIGEST_LANES_H
@@ -35,7 +35,8 @@ extern void sha256_set_prefix (struct sha256_prefix *prefix,
 
 /* Hash COUNT leaves of SIZE bytes, which lie one behind the other, each
  * behind the prefix, and put their digests of 32 bytes to OUT.  SIZE is at
- * least 64.  COUNT is LANES for sha256_lanes, and even for sha256_pairs.
+ * least 64.  COUNT is a multiple of LANES for sha256_lanes, and even for
+ * sha256_pairs.
  */
 extern void sha256_lanes (const struct sha256_prefix *prefix,
                           const uint8_t *data, size_t size, size_t count,

@@ -25,7 +25,8 @@ import (
 // are not merged before sum, either.
 
 // A treeSpec says how one format of hash tree is computed. The functions
-// write their result to their first argument, which has cvSize bytes.
+// write their result to their first argument, which has cvSize bytes, or as many
+// for each leaf.
 type treeSpec struct {
 	leafSize  int64 // bytes
 	arityBits int   // log₂ of the number of children of a node
@@ -33,8 +34,7 @@ type treeSpec struct {
 
 	// leaf hashes one leaf, of at most leafSize bytes.
 	leaf func(cv, data []byte)
-	// many, if not nil, hashes some of several leaves of leafSize bytes faster
-	// than leaf would.
+	// many, if not nil, hashes several leaves faster than leaf would.
 	many manyLeaves
 	// subtree, if not nil, hashes a whole node at once: data is leafSize <<
 	// (arityBits * level) bytes, or a shorter last leaf; first is the index of

@@ -233,15 +233,17 @@ func TestNodesOfAnInOrderCopyAreFew(t *testing.T) {
 
 func TestAddAllocatesNothing(t *testing.T) {
 	const size = 1 << 40
-	block := make([]byte, 256<<10)
-	tr := newTree(&blake3Spec, size, roomy(), 64*mib)
-	offset := int64(0)
-	allocs := testing.AllocsPerRun(500, func() {
-		tr.add(offset, block, false)
-		offset += int64(len(block))
-	})
-	if allocs >= 1 {
-		t.Fatalf("%.1f allocations for a request of 256 KiB, want none", allocs)
+	block := randomBytes(rand.New(rand.NewPCG(1, 9)), 256<<10)
+	for _, name := range []string{"blake3", "merkle/blake3/64k", "merkle/sha256/64k", "fsverity/sha256/4k"} {
+		tr := newTree(treeOf(t, name), size, roomy(), 64*mib)
+		offset := int64(0)
+		allocs := testing.AllocsPerRun(500, func() {
+			tr.add(offset, block, false)
+			offset += int64(len(block))
+		})
+		if allocs >= 1 {
+			t.Errorf("%s: %.1f allocations for a request of 256 KiB, want none", name, allocs)
+		}
 	}
 }
 
