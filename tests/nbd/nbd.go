@@ -239,6 +239,10 @@ func (c *Client) HalfWrite(offset, count int64, data []byte) {
 func (c *Client) Close() {
 	c.sending.Lock()
 	c.conn.Write(request(cmdDisc, 0, 0, 0))
+	if half, ok := c.conn.(interface{ CloseWrite() error }); ok {
+		// nbdkit's other threads for the connection wait to read, since 1.40.
+		half.CloseWrite()
+	}
 	c.sending.Unlock()
 	c.conn.SetDeadline(time.Now().Add(10 * time.Second))
 	for {
