@@ -193,9 +193,9 @@ func (c *client) readAll(conn *nbd.Client) {
 		good = c.finish(q) && good
 	}
 	// With trees, no byte that was read is dropped, so that a request of this
-	// client must have failed.
+	// client must have failed, unless a filter above hides the last bytes.
 	r := c.round
-	if good && r.expect == "wrong" && r.unread == "early" && !r.isLinear() {
+	if good && conn.Size == c.disk.size && r.expect == "wrong" && r.unread == "early" && !r.isLinear() {
 		r.failf("a copy of an image that is not the expected one succeeds")
 	}
 }
