@@ -104,7 +104,8 @@ func (r *round) judge() {
 		if im.State == "pending" && !killed {
 			r.failf("the last word on export %q is pending", im.Export)
 		}
-		if im.State == "failed" && r.behind != "content" {
+		// A source that is cut short may read as zeros where it ends.
+		if im.State == "failed" && r.behind == "" {
 			r.failf("the state is failed")
 		}
 		if r.isUndisturbed() && im.State != "complete" && r.expect != "wrong" {
