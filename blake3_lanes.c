@@ -14,11 +14,6 @@ enum { CHUNK_START = 1, CHUNK_END = 2, PARENT = 4 };
 #define CHUNK 1024
 #define CV 32
 
-static const uint32_t iv[8] = {
-  0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
-  0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19,
-};
-
 /* Which words of the block a round takes. */
 static const uint8_t schedule[7][16] = {
   { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15 },
@@ -30,9 +25,7 @@ static const uint8_t schedule[7][16] = {
   { 11, 15, 5, 0, 1, 9, 8, 6, 14, 10, 2, 12, 3, 4, 7, 13 },
 };
 
-#define ADD _mm512_add_epi32
 #define XOR _mm512_xor_si512
-#define ROR _mm512_ror_epi32
 
 /* The compression function of a block in each lane.  The columns of a round
  * are mixed step by step, not one after the other, as they are independent.

@@ -4,11 +4,21 @@
 #define DIGEST_LANES_AMD64_H
 
 #include <immintrin.h>
+#include <stdint.h>
 
 #define AVX512 __attribute__ ((target ("avx512f,avx512bw")))
 
 /* A word of each lane. */
 typedef __m512i words;
+
+#define ADD _mm512_add_epi32
+#define ROR _mm512_ror_epi32
+
+/* What both hashes begin with: BLAKE3 has taken it from SHA-256. */
+static const uint32_t iv[8] = {
+  0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
+  0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19,
+};
 
 #define UNROLL(n) _Pragma (DIGEST_STRING (GCC unroll n))
 #define DIGEST_STRING(x) #x

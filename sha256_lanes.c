@@ -31,11 +31,6 @@ lanes_have_sha (void)
     __get_cpuid_count (7, 0, &a, &b, &c, &d) && (b & bit_SHA);
 }
 
-static const uint32_t initial[8] = {
-  0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
-  0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19,
-};
-
 static const uint32_t k[64] __attribute__ ((aligned (16))) = {
   0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5,
   0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
@@ -131,8 +126,6 @@ hash_pair (struct pair *state, const uint8_t *p0, const uint8_t *p1, size_t n)
   *state = s;
 }
 
-#define ADD _mm512_add_epi32
-#define ROR _mm512_ror_epi32
 #define XOR3(a, b, c) _mm512_ternarylogic_epi32 (a, b, c, 0x96)
 #define CH(a, b, c) _mm512_ternarylogic_epi32 (a, b, c, 0xca)
 #define MAJ(a, b, c) _mm512_ternarylogic_epi32 (a, b, c, 0xe8)
@@ -221,7 +214,7 @@ sha256_set_prefix (struct sha256_prefix *prefix,
   size_t n = length / BLOCK;
 
   prefix->length = length;
-  memcpy (prefix->state, initial, sizeof initial);
+  memcpy (prefix->state, iv, sizeof iv);
   if (have_sha)
     advance_pair (prefix->state, data, n);
   else

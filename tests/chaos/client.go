@@ -363,9 +363,9 @@ func (d *disk) connected(changed bool) {
 // changed before.
 func (d *disk) touch() bool {
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	d.touched = true
-	return d.replaced && d.earlier != nil
+	d.mu.Unlock()
+	return d.hasChanged()
 }
 
 // wasRead notes what a client got. The start may come from the filter's memory.
