@@ -25,10 +25,6 @@ import (
 // Ranges that read as zero take no page: they are hashed from one page of
 // zeros.
 
-// pageSize is the unit of the window: small enough for scattered metadata,
-// large enough that locks and map entries do not count.
-const pageSize = 64 << 10
-
 // linear computes the linear digests of one image.
 type linear struct {
 	size    int64
@@ -39,19 +35,21 @@ type linear struct {
 	// digest failed.
 	settled func()
 
-	mu       sync.Mutex // guards all below
+	dropped atomic.Int64 // bytes for which there was no room
+
+	mu       mutex      // guards all below
 	data     *sync.Cond // the frontier moved, or stop was called
 	idle     *sync.Cond // something was hashed
 	waiters  []*waiter  // by offset
 	taken    extents    // bytes that are ready, or being copied
 	copies   []*copying
-	ready    extents         // bytes that can be hashed, or were
-	zeros    extents         // ready bytes that are zero and in no page
-	pages    ordered[[]byte] // by offset
-	spare    [][]byte
+	ready    extents        // bytes that can be hashed, or were
+	zeros    extents        // ready bytes that are zero and in no page
+	pages    ordered[*page] // by offset
+	spare    []*page
+	owned    int64                                  // pages that there are, in use or not
 	frontier int64                                  // all bytes before it are ready
 	quick    struct{ frontier, ready atomic.Int64 } // of the same, without the lock
-	dropped  int64                                  // bytes for which there was no room
 	stopped  bool
 	resting  bool // no client is there: goroutines end when they have no work
 	writable bool // bytes that are hashed may change
@@ -64,7 +62,7 @@ type linear struct {
 // copying is the claim of a thread that copies bytes [lo, hi) to pages.
 type copying struct {
 	lo, hi int64
-	pages  [][]byte
+	pages  []*page
 	void   bool // forgotten meanwhile
 }
 
@@ -78,8 +76,9 @@ type hasher struct {
 	working bool  // sum is in use
 	stale   bool  // forgotten meanwhile: go back
 	chunks  [][]byte
-	saves   []save // by position
-	step    int64  // bytes between them
+	pages   []*page // those that chunks are in
+	saves   []save  // by position
+	step    int64   // bytes between them
 }
 
 // A save is the state of a hash, to go back to when bytes behind it change.
@@ -139,7 +138,11 @@ func (l *linear) next(h *hasher) bool {
 	}
 	h.chunks, h.busy = h.chunks[:0], 0
 	for h.pos+h.busy < l.frontier && len(h.chunks) < hashChunks {
-		data := l.readyAt(h.pos + h.busy)
+		data, page := l.readyAt(h.pos + h.busy)
+		if page != nil {
+			page.users++
+			h.pages = append(h.pages, page)
+		}
 		h.chunks = append(h.chunks, data)
 		h.busy += int64(len(data))
 	}
@@ -147,12 +150,13 @@ func (l *linear) next(h *hasher) bool {
 	return true
 }
 
-// readyAt returns bytes from pos on, which is before the frontier.
-func (l *linear) readyAt(pos int64) []byte {
+// readyAt returns bytes from pos on, which is before the frontier, and the page
+// that they are in, or nil if they are zero.
+func (l *linear) readyAt(pos int64) ([]byte, *page) {
 	end := l.frontier
 	for lo, hi := range l.zeros.within(pos, end) {
 		if lo == pos {
-			return zeroes[:min(hi-lo, int64(len(zeroes)))]
+			return zeroes[:min(hi-lo, int64(len(zeroes)))], nil
 		}
 		end = lo
 		break
@@ -162,7 +166,8 @@ func (l *linear) readyAt(pos int64) []byte {
 	if !ok || l.pages.key(p) != start {
 		panic(fmt.Sprintf("no page for ready bytes at %d", pos))
 	}
-	return (*l.pages.val(p))[pos-start : min(end-start, pageSize)]
+	page := *l.pages.val(p)
+	return page.data[pos-start : min(end-start, pageSize)], page
 }
 
 // zeroes is what is hashed for holes.
@@ -174,6 +179,10 @@ func (l *linear) hashed(h *hasher) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	h.working = false
+	for _, page := range h.pages {
+		l.release(page)
+	}
+	h.pages = h.pages[:0]
 	if h.stale {
 		h.stale = false
 		h.resume()
@@ -190,11 +199,7 @@ func (l *linear) hashed(h *hasher) bool {
 		if !ok || l.pages.key(p)+pageSize > slowest && slowest < l.size {
 			break
 		}
-		if !l.resting {
-			l.spare = append(l.spare, *l.pages.val(p))
-		}
-		l.pages.remove(p)
-		l.memory.give(pageSize)
+		l.removePage(p)
 	}
 	l.zeros.remove(0, slowest)
 	l.moved()
@@ -318,6 +323,7 @@ func (l *linear) dropSpare() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.resting = true
+	l.owned -= int64(len(l.spare))
 	l.spare, l.spareCopies, l.spareWaiters = nil, nil, nil
 	l.data.Broadcast()
 }

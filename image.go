@@ -89,7 +89,7 @@ type image struct {
 	// done is set while result is valid, for a quick look.
 	done atomic.Bool
 
-	mu        sync.Mutex // guards all below
+	mu        mutex // guards all below
 	ops       []op
 	freeOps   []int
 	tainted   int // ops that are tainted

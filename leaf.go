@@ -2,7 +2,6 @@ package main
 
 import (
 	"slices"
-	"sync"
 	"sync/atomic"
 )
 
@@ -44,7 +43,7 @@ type tree struct {
 	limit  int64   // bytes of nodes above which fragments are not kept
 	sink   sink    // may be nil
 
-	mu      sync.Mutex         // guards all below
+	mu      mutex              // guards all below
 	taken   extents            // leaves that are taken or known
 	pending int64              // leaves that are taken
 	nodes   nodes              // of the known leaves

@@ -50,7 +50,12 @@ var ownBuffers = sync.Pool{New: func() any { return new([ownRead]byte) }}
 // at once. It waits as long as the frontier moves, or may be expected to.
 func (im *image) feedSlowly(next layer, c *cursor, lo int64, data []byte) {
 	l := im.linear
-	waited := time.Duration(0)
+	waited, woken := time.Duration(0), false
+	defer func() {
+		if woken {
+			l.passOn()
+		}
+	}()
 	for {
 		frontier, busy := l.state()
 		n := l.offer(lo, data)
@@ -70,13 +75,13 @@ func (im *image) feedSlowly(next layer, c *cursor, lo int64, data []byte) {
 				waited = 0
 			} else if im.isStalled() || waited >= stallTime {
 				im.setStalled(frontier)
-				l.drop(int64(len(data)))
+				l.dropped.Add(int64(len(data)))
 				return
 			}
 		}
 		const tick = 10 * time.Millisecond
 		if l.waitForRoom(lo, int64(len(data)), tick) {
-			waited = 0
+			waited, woken = 0, true
 		} else {
 			waited += tick
 		}

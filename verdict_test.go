@@ -40,7 +40,7 @@ func TestVerdictWaitsForBytesThatAnotherClientBrings(t *testing.T) {
 					data := m.bytes[c.lo:c.hi]
 					at := c.lo % pageSize
 					for _, page := range c.pages {
-						data = data[copy(page[at:], data):]
+						data = data[copy(page.data[at:], data):]
 						at = 0
 					}
 					im.linear.copied(c)

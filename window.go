@@ -23,7 +23,7 @@ func (l *linear) offer(offset int64, p []byte) int {
 		from := p[c.lo-offset : c.hi-offset]
 		at = c.lo % pageSize
 		for _, page := range c.pages {
-			from = from[copy(page[at:], from):]
+			from = from[copy(page.data[at:], from):]
 			at = 0
 		}
 		lo = c.hi
@@ -47,15 +47,16 @@ func (l *linear) take(lo, hi int64) (*copying, int64, bool) {
 		c = l.spareCopies[n-1]
 		l.spareCopies = l.spareCopies[:n-1]
 	} else {
-		c = &copying{pages: make([][]byte, 0, copyPages)}
+		c = &copying{pages: make([]*page, 0, copyPages)}
 	}
 	c.lo, c.hi, c.pages, c.void = lo, lo, c.pages[:0], false
 	for c.hi < hi && len(c.pages) < copyPages {
 		start := c.hi - c.hi%pageSize
-		page := l.page(start)
+		page := l.pageAt(start)
 		if page == nil {
 			break
 		}
+		page.users++
 		c.pages = append(c.pages, page)
 		c.hi += min(hi-c.hi, pageSize-c.hi%pageSize)
 	}
@@ -71,20 +72,15 @@ func (l *linear) take(lo, hi int64) (*copying, int64, bool) {
 // copyPages is how many pages a thread claims at a time.
 const copyPages = 16
 
-// page returns the page that begins at start, or nil if there is no room.
-func (l *linear) page(start int64) (page []byte) {
+// pageAt returns the page that begins at start, or nil if there is no room.
+func (l *linear) pageAt(start int64) *page {
 	if p, ok := l.pages.floor(start); ok && l.pages.key(p) == start {
 		return *l.pages.val(p)
 	}
 	if !l.roomFor(start) {
 		return nil
 	}
-	if n := len(l.spare); n > 0 {
-		page = l.spare[n-1]
-		l.spare = l.spare[:n-1]
-	} else {
-		page = make([]byte, pageSize)
-	}
+	page := l.newPage()
 	l.pages.insert(start, page)
 	return page
 }
@@ -121,6 +117,9 @@ func (l *linear) copied(c *copying) {
 	} else {
 		l.ready.add(c.lo, c.hi)
 		l.advance()
+	}
+	for _, page := range c.pages {
+		l.release(page)
 	}
 	i := slices.Index(l.copies, c)
 	l.copies = slices.Delete(l.copies, i, i+1)
@@ -197,24 +196,14 @@ func (l *linear) restart(lo, hi int64) (int64, int64) {
 			}
 		}
 	}
-	// A page may be in use by a thread that hashes it or copies to it: it is
-	// left to that thread, and not used again.
 	hi += (pageSize - hi%pageSize) % pageSize
 	for {
 		p, ok := l.pages.from(lo)
 		if !ok || l.pages.key(p) >= hi {
 			return lo, min(l.size, hi)
 		}
-		l.pages.remove(p)
-		l.memory.give(pageSize)
+		l.removePage(p)
 	}
-}
-
-// drop counts bytes that were read but could not be kept.
-func (l *linear) drop(n int64) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.dropped += n
 }
 
 // isCovered tells whether all bytes are in the window, being copied to it, or
@@ -237,40 +226,31 @@ func (l *linear) unknown(lo, hi int64) (int64, int64) {
 func (l *linear) known() (ready, dropped int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.ready.total, min(l.dropped, l.size-l.ready.total)
+	return l.ready.total, min(l.dropped.Load(), l.size-l.ready.total)
 }
 
 // A waiter is a thread that waits for room for need bytes at offset.
 type waiter struct {
 	offset, need int64
-	wake         chan struct{}
-	timer        *time.Timer
+	room         event
 }
 
 // waitForRoom returns true when there may be room for bytes at offset, and
-// false after the timeout.
+// false after the timeout. A thread for which it returned true calls passOn
+// when it has made use of the room.
 func (l *linear) waitForRoom(offset, need int64, timeout time.Duration) bool {
 	w := l.enqueue(offset, min(need, copyPages*pageSize))
 	if w == nil {
 		return true
 	}
-	w.timer.Reset(timeout)
-	woken := false
-	select {
-	case <-w.wake:
-		woken = true
-	case <-w.timer.C:
-	}
+	w.room.wait(timeout)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	w.timer.Stop()
 	if i := slices.Index(l.waiters, w); i >= 0 {
 		l.waiters = slices.Delete(l.waiters, i, i+1)
-	} else if !woken {
-		<-w.wake // just now
 	}
 	l.spareWaiters = append(l.spareWaiters, w)
-	return woken
+	return w.room.happened()
 }
 
 // enqueue adds a waiter, in the order of offsets.
@@ -280,14 +260,13 @@ func (l *linear) enqueue(offset, need int64) *waiter {
 	if l.failure != nil || l.isRoomFor(offset-offset%pageSize) {
 		return nil
 	}
-	var w *waiter
+	w := new(waiter)
 	if n := len(l.spareWaiters); n > 0 {
 		w = l.spareWaiters[n-1]
 		l.spareWaiters = l.spareWaiters[:n-1]
-	} else {
-		w = &waiter{wake: make(chan struct{}, 1), timer: time.NewTimer(time.Hour)}
 	}
 	w.offset, w.need = offset, need
+	w.room.reset()
 	i, _ := slices.BinarySearchFunc(l.waiters, offset, func(w *waiter, offset int64) int {
 		return cmp.Compare(w.offset, offset)
 	})
@@ -295,33 +274,50 @@ func (l *linear) enqueue(offset, need int64) *waiter {
 	return w
 }
 
-// moved wakes the waiters that find room now. To wake a thread costs more
-// than a page takes to hash, so it is done for several at a time, when a part
-// of the window is free, unless nothing more will become free.
+// moved wakes the first waiter if it finds room now, and each one wakes the
+// next, so that the threads that hash have little to do with it, and there are
+// never many threads at once that take their processors. When all threads wait,
+// that begins again when a part of the window is free, unless nothing more will
+// become free.
 func (l *linear) moved() {
 	l.idle.Broadcast()
-	if len(l.waiters) == 0 {
+	if l.failure != nil {
+		for l.wakeFirst(0) {
+		}
 		return
 	}
 	reserve := l.memory.limit / wakeShare
-	if l.slowest() == l.frontier || l.failure != nil {
+	if l.slowest() == l.frontier {
 		reserve = 0
 	}
-	n, need := 0, int64(0)
-	for _, w := range l.waiters {
-		need += w.need
-		if l.failure == nil && !l.isRoom(w.offset-w.offset%pageSize, max(need, reserve)) {
-			break
-		}
-		w.wake <- struct{}{}
-		n++
-	}
-	l.waiters = slices.Delete(l.waiters, 0, n)
+	l.wakeFirst(reserve)
 }
 
-// wakeShare is the part of the window that must be free before threads that
-// wait for room are woken.
-const wakeShare = 4
+// wakeShare is the part of the window that must be free before a thread that
+// waits for room is woken by one that hashes.
+const wakeShare = 64
+
+// wakeFirst wakes the first waiter, if there is room for it and for reserve
+// bytes. It tells whether it did.
+func (l *linear) wakeFirst(reserve int64) bool {
+	if len(l.waiters) == 0 {
+		return false
+	}
+	w := l.waiters[0]
+	if l.failure == nil && !l.isRoom(w.offset-w.offset%pageSize, max(w.need, reserve)) {
+		return false
+	}
+	l.waiters = slices.Delete(l.waiters, 0, 1)
+	w.room.signal()
+	return true
+}
+
+// passOn wakes the next thread that waits for room.
+func (l *linear) passOn() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.wakeFirst(0)
+}
 
 // drain waits until what is ready is hashed, or interrupted returns true,
 // which is asked now and then.

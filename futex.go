@@ -1,0 +1,109 @@
+package main
+
+import (
+	"sync/atomic"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Notes on waiting
+//
+// A thread of nbdkit that calls into Go is bound to the goroutine that serves
+// it. When that one blocks in sync.Mutex or on a channel, Go's scheduler passes
+// its processor to another thread, and passes it back later: several switches
+// of threads, where the kernel's futex takes one. With the many small requests
+// of many threads, most of their time went there. Besides, sync.Mutex hands a
+// lock that was waited for long to the one that waits, and then all threads go
+// through it one by one; this one can be had by whoever comes.
+
+// From linux/futex.h: operations on a word of this process only.
+const (
+	futexWaitPrivate = 0 | 128
+	futexWakePrivate = 1 | 128
+)
+
+// futexWait sleeps while word is value, until futexWake, the timeout if it is
+// not 0, or for no reason.
+func futexWait(word *atomic.Uint32, value uint32, timeout time.Duration) {
+	var limit *unix.Timespec
+	if timeout > 0 {
+		t := unix.NsecToTimespec(int64(timeout))
+		limit = &t
+	}
+	// Go's scheduler has to know, or its garbage collector would wait for this
+	// thread.
+	unix.Syscall6(unix.SYS_FUTEX, uintptr(unsafe.Pointer(word)), futexWaitPrivate, uintptr(value),
+		uintptr(unsafe.Pointer(limit)), 0, 0)
+}
+
+// futexWake wakes one thread that waits on word.
+func futexWake(word *atomic.Uint32) {
+	unix.RawSyscall6(unix.SYS_FUTEX, uintptr(unsafe.Pointer(word)), futexWakePrivate, 1, 0, 0, 0)
+}
+
+// A mutex is a lock for what the threads of nbdkit share. Its zero value is
+// free. It is the third one of Ulrich Drepper's "Futexes Are Tricky".
+type mutex struct {
+	state atomic.Uint32
+}
+
+// The states of a mutex.
+const (
+	mutexFree = iota
+	mutexHeld
+	mutexAwaited // held, and there may be threads that wait
+)
+
+// mutexTries is how often a thread looks again before it sleeps: about as long
+// as the lock is held.
+const mutexTries = 100
+
+func (m *mutex) Lock() {
+	if !m.state.CompareAndSwap(mutexFree, mutexHeld) {
+		m.wait()
+	}
+}
+
+func (m *mutex) wait() {
+	for range mutexTries {
+		if m.state.Load() == mutexFree && m.state.CompareAndSwap(mutexFree, mutexHeld) {
+			return
+		}
+	}
+	for m.state.Swap(mutexAwaited) != mutexFree {
+		futexWait(&m.state, mutexAwaited, 0)
+	}
+}
+
+func (m *mutex) Unlock() {
+	switch m.state.Swap(mutexFree) {
+	case mutexAwaited:
+		futexWake(&m.state)
+	case mutexFree:
+		panic("unlock of a mutex that is not locked")
+	}
+}
+
+// An event is something that one thread waits for. Its zero value has not
+// happened.
+type event struct {
+	word atomic.Uint32 // 1 when it has happened
+}
+
+func (e *event) happened() bool { return e.word.Load() != 0 }
+
+func (e *event) reset() { e.word.Store(0) }
+
+func (e *event) signal() {
+	e.word.Store(1)
+	futexWake(&e.word)
+}
+
+// wait returns when the event has happened, or after the timeout.
+func (e *event) wait(timeout time.Duration) {
+	for end := time.Now().Add(timeout); !e.happened() && timeout > 0; timeout = time.Until(end) {
+		futexWait(&e.word, 0, timeout)
+	}
+}
