@@ -63,7 +63,7 @@ type image struct {
 
 	lastFrontier atomic.Int64 // of the linear digests, when flows was called
 	lookedAt     atomic.Int64 // clientRead, when a gap was looked for
-	credit       atomic.Int64 // bytes that the filter may read in a long gap
+	credit       atomic.Int64 // bytes that the filter may read in gaps
 
 	marks atomic.Pointer[marks] // nil when somebody has written
 

@@ -3,6 +3,7 @@ package main
 import (
 	"iter"
 	"slices"
+	"sync/atomic"
 )
 
 // The requests in flight of an image: image.go has the invariant that they
@@ -24,7 +25,25 @@ type cursor struct {
 	request int   // the number of that request
 	writer  bool
 	gone    bool // it sends no more requests
+
+	scatter atomic.Int32 // how many of its requests were jumps, lately; of scatterAll
 }
+
+const scatterAll = 256
+
+// moveTo notes a request of [lo, hi).
+func (c *cursor) moveTo(lo, hi int64) {
+	now, jump := c.scatter.Load(), int32(0)
+	if c.at >= 0 && (lo-c.at > cursorSlack || c.at-lo > cursorSlack) {
+		jump = scatterAll
+	}
+	c.scatter.Store(now + (jump-now)/8)
+	c.at = hi
+}
+
+// isScattered tells whether the connection reads here and there, so that nobody
+// can tell where next: most of its requests are jumps.
+func (c *cursor) isScattered() bool { return c.scatter.Load() > scatterAll/2 }
 
 // noTicket is the ticket of a request that needs no op.
 const noTicket = ^uint64(0)
@@ -38,7 +57,8 @@ func (im *image) beginRead(c *cursor, lo, hi int64) uint64 {
 	im.mu.Lock()
 	defer im.mu.Unlock()
 	im.requests++
-	c.at, c.request = hi, im.requests
+	c.moveTo(lo, hi)
+	c.request = im.requests
 	return im.list(op{lo: lo, hi: hi, below: true, tainted: im.isWritten(lo, hi)})
 }
 

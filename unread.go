@@ -50,6 +50,11 @@ var ownBuffers = sync.Pool{New: func() any { return new([ownRead]byte) }}
 // at once. It waits as long as the frontier moves, or may be expected to.
 func (im *image) feedSlowly(next layer, c *cursor, lo int64, data []byte) {
 	l := im.linear
+	if c != nil && c.isScattered() {
+		// Its next requests will not move the frontier to here.
+		l.dropped.Add(int64(len(data)))
+		return
+	}
 	waited, woken := time.Duration(0), false
 	defer func() {
 		if woken {
@@ -207,14 +212,13 @@ func (im *image) passedGap() (lo, hi int64, ok bool) {
 		return 0, 0, false
 	}
 	hi = min(hi, lo+ownRead)
-	if !near {
-		// A client that works its way through another part of the image
-		// must not pay for the whole gap at once.
-		if im.credit.Load() < hi-lo {
-			return 0, 0, false
-		}
-		im.credit.Add(lo - hi)
+	// A client that works its way through another part of the image must not
+	// pay for the whole gap at once, and one that reads here and there not for
+	// all the gaps that it leaves.
+	if im.credit.Load() < hi-lo {
+		return 0, 0, false
 	}
+	im.credit.Add(lo - hi)
 	return lo, hi, true
 }
 

@@ -1,0 +1,60 @@
+package main
+
+import (
+	"math/rand/v2"
+	"testing"
+)
+
+// A client that reads here and there, as a guest does that starts from the
+// image, is not made to wait for a digest that needs it in order, nor for the
+// image to be read in its name: the filter reads no more than it does.
+func TestRandomReaderPaysForItsOwnReadsOnly(t *testing.T) {
+	for _, digests := range []string{"sha256", "blake3", "sha256,blake3"} {
+		const size = 64 * mib
+		r := rand.New(rand.NewPCG(7, 7))
+		m := &memoryLayer{bytes: randomBytes(r, size)}
+		im := newImage("", size, testConfig(t, "digest", digests, "digest-unread", "early", "digest-memory", "4M"), func() {})
+		c := &client{im, m, im.connect()}
+		for range 3000 {
+			lo := r.Int64N(size/4096) * 4096
+			c.read(lo, lo+4096)
+			if im.stalled {
+				t.Fatalf("%s: a read at %d had to wait for what nobody reads", digests, lo)
+			}
+		}
+		own, asked := im.filterRead.Load(), im.clientRead.Load()
+		t.Logf("%s: the filter read %d bytes, the client %d", digests, own, asked)
+		if own > asked {
+			t.Errorf("%s: the filter read %d bytes beside a client that read %d", digests, own, asked)
+		}
+		im.disconnect(c.cursor)
+		expectDigests(t, im, m)
+	}
+}
+
+// Once in order, always in order: a client that jumps now and then, as nbdcopy
+// does from one piece of work to the next, is waited for.
+func TestJumpsAreNotScatter(t *testing.T) {
+	steps := func(c *cursor, jumps, steps int, by int64) {
+		for range jumps {
+			c.moveTo(c.at+by, c.at+by+1000)
+			for range steps {
+				c.moveTo(c.at, c.at+1000)
+			}
+		}
+	}
+	c := &cursor{at: -1}
+	c.moveTo(1<<40, 1<<40+1)
+	steps(c, 100, 2, 128*mib)
+	if c.isScattered() {
+		t.Error("a client that jumps at each third request is said to read here and there")
+	}
+	steps(c, 10, 0, -128*mib)
+	if !c.isScattered() {
+		t.Error("a client that jumps at each request is said to read in order")
+	}
+	steps(c, 1, 20, 0)
+	if c.isScattered() {
+		t.Error("a client that reads in order now is said to read here and there")
+	}
+}
