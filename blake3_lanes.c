@@ -78,9 +78,11 @@ compress (words h[8], words m[16], words counter_lo, words counter_hi,
 /* Hash LANES messages, or COUNT of them if that is less, a power of two.
  * They lie at a distance of STRIDE bytes, which is also their length.
  * OUT may be at DATA, or before it: all is read before any is written.
+ * Without DATA, the messages are zeros, and what is done with them in each
+ * round falls away.
  */
-AVX512 static void
-hash_lanes (const uint8_t *data, size_t stride, size_t count,
+AVX512 static inline __attribute__ ((always_inline)) void
+hash (const uint8_t *data, size_t stride, size_t count,
             uint64_t counter, int is_parent, uint8_t *out)
 {
   const words lane = is_parent ? _mm512_setzero_si512 () :
@@ -107,8 +109,10 @@ hash_lanes (const uint8_t *data, size_t stride, size_t count,
     /* A lane without a message repeats one: it takes no time. */
     UNROLL (16)
     for (int i = 0; i < LANES; ++i)
-      m[i] = _mm512_loadu_si512 (data + (i & mask) * stride + at);
-    transpose (m);
+      m[i] = data ? _mm512_loadu_si512 (data + (i & mask) * stride + at) :
+        _mm512_setzero_si512 ();
+    if (data)
+      transpose (m);
     compress (h, m, counter_lo, counter_hi, flags);
   }
 
@@ -120,13 +124,23 @@ hash_lanes (const uint8_t *data, size_t stride, size_t count,
     _mm256_storeu_si256 ((void *) (out + CV*i), _mm512_castsi512_si256 (h[i]));
 }
 
-AVX512 void
-blake3_node (const uint8_t *data, size_t count, uint64_t first, uint8_t *out)
+AVX512 static void
+hash_lanes (const uint8_t *data, size_t stride, size_t count,
+            uint64_t counter, int is_parent, uint8_t *out)
 {
-  uint8_t cvs[BLAKE3_NODE * CV];
+  hash (data, stride, count, counter, is_parent, out);
+}
 
-  for (size_t i = 0; i < count; i += LANES)
-    hash_lanes (data + i*CHUNK, CHUNK, count - i, first + i, 0, cvs + i*CV);
+AVX512 static void
+hash_zeros (size_t count, uint64_t counter, uint8_t *out)
+{
+  hash (NULL, CHUNK, count, counter, 0, out);
+}
+
+/* OUT is the node above COUNT nodes of CVS, which are overwritten. */
+AVX512 static void
+merge (uint8_t *cvs, size_t count, uint8_t *out)
+{
   while (count > 1) {
     count /= 2;
     for (size_t i = 0; i < count; i += LANES)
@@ -136,12 +150,38 @@ blake3_node (const uint8_t *data, size_t count, uint64_t first, uint8_t *out)
     out[i] = cvs[i];
 }
 
+AVX512 void
+blake3_node (const uint8_t *data, size_t count, uint64_t first, uint8_t *out)
+{
+  uint8_t cvs[BLAKE3_NODE * CV];
+
+  for (size_t i = 0; i < count; i += LANES)
+    hash_lanes (data + i*CHUNK, CHUNK, count - i, first + i, 0, cvs + i*CV);
+  merge (cvs, count, out);
+}
+
+AVX512 void
+blake3_zero_node (size_t count, uint64_t first, uint8_t *out)
+{
+  uint8_t cvs[BLAKE3_NODE * CV];
+
+  for (size_t i = 0; i < count; i += LANES)
+    hash_zeros (count - i, first + i, cvs + i*CV);
+  merge (cvs, count, out);
+}
+
 #else /* !__x86_64__ */
 
 void
 blake3_node (const uint8_t *data, size_t count, uint64_t first, uint8_t *out)
 {
   __builtin_trap ();            /* not without lanes_have_avx512 */
+}
+
+void
+blake3_zero_node (size_t count, uint64_t first, uint8_t *out)
+{
+  __builtin_trap ();
 }
 
 #endif

@@ -7,10 +7,12 @@ package main
 #cgo noescape sha256_lanes
 #cgo noescape sha256_pairs
 #cgo noescape blake3_node
+#cgo noescape blake3_zero_node
 #cgo nocallback sha256_set_prefix
 #cgo nocallback sha256_lanes
 #cgo nocallback sha256_pairs
 #cgo nocallback blake3_node
+#cgo nocallback blake3_zero_node
 */
 import "C"
 
@@ -70,6 +72,12 @@ func blake3Lanes(data []byte, chunk uint64) [8]uint32 {
 	var cv [32]byte
 	C.blake3_node(bytePointer(data), C.size_t(len(data)/guts.ChunkSize), C.uint64_t(chunk), bytePointer(cv[:]))
 	return words(cv[:])
+}
+
+// blake3ZeroLanes puts the chaining value of a node of zeros to cv, of size
+// bytes. It is blake3Lanes without what is done for the data.
+func blake3ZeroLanes(cv []byte, size, chunk int64) {
+	C.blake3_zero_node(C.size_t(size/guts.ChunkSize), C.uint64_t(chunk), bytePointer(cv))
 }
 
 func bytePointer(p []byte) *C.uint8_t { return (*C.uint8_t)(unsafe.SliceData(p)) }

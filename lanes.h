@@ -54,4 +54,7 @@ extern void sha256_pairs (const struct sha256_prefix *prefix,
 extern void blake3_node (const uint8_t *data, size_t count, uint64_t first,
                          uint8_t *out);
 
+/* The same for chunks of zeros. */
+extern void blake3_zero_node (size_t count, uint64_t first, uint8_t *out);
+
 #endif

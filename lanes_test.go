@@ -87,6 +87,23 @@ func TestNodesOfBLAKE3AreThoseOfTheDefinition(t *testing.T) {
 	}
 }
 
+func TestNodesOfZerosAreThoseOfTheDefinition(t *testing.T) {
+	defer func(a bool) { haveAVX512 = a }(haveAVX512)
+	for _, avx512 := range []bool{haveAVX512, false} {
+		haveAVX512 = avx512
+		for level := range 11 {
+			for _, chunk := range []int64{0, 3 << 20, 1<<32 - 1<<level, 1 << 40} {
+				got := make([]byte, 32)
+				blake3Zero(got, level, chunk)
+				data := make([]byte, guts.ChunkSize<<level)
+				if want := blake3NodeByDefinition(data, uint64(chunk)); words(got) != want {
+					t.Errorf("1<<%d chunks from %d: %x, want %x", level, chunk, words(got), want)
+				}
+			}
+		}
+	}
+}
+
 func TestMessagesOfTwoPartsAreHashedAsOne(t *testing.T) {
 	defer func(a bool) { haveAVX512 = a }(haveAVX512)
 	r := rand.New(rand.NewPCG(7, 3))
