@@ -83,6 +83,10 @@ func (t *tree) partDone(part *partial, n int64, needed bool) (c *claim, whole bo
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	part.done += n
+	if part.void && !part.isBusy() {
+		t.recycle(part)
+		return nil, false
+	}
 	if part.done < int64(len(part.buf)) || part.void {
 		return nil, false
 	}
@@ -94,11 +98,19 @@ func (t *tree) partDone(part *partial, n int64, needed bool) (c *claim, whole bo
 func (t *tree) sparePart(part *partial) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	part.have.clear()
-	part.done = 0
-	t.spareParts = append(t.spareParts, part)
+	t.recycle(part)
 	t.memory.give(t.spec.leafSize)
 }
+
+// recycle keeps a part that nobody uses any more.
+func (t *tree) recycle(part *partial) {
+	part.have.clear()
+	part.done, part.void = 0, false
+	t.spareParts = append(t.spareParts, part)
+}
+
+// isBusy tells whether bytes are being copied to the part.
+func (part *partial) isBusy() bool { return part.done != part.have.total }
 
 // dropParts gives up what there is of the leaves [lo, hi).
 func (t *tree) dropParts(lo, hi int64) {
@@ -122,7 +134,7 @@ func (t *tree) forgetParts(lo, hi int64) {
 	first, end := lo/leaf, (hi-1)/leaf+1
 	for _, index := range []int64{first, end - 1} {
 		part := t.parts[index]
-		if part == nil || part.done != part.have.total {
+		if part == nil || part.isBusy() {
 			continue
 		}
 		from, to := max(lo-index*leaf, 0), min(hi-index*leaf, int64(len(part.buf)))
@@ -140,9 +152,15 @@ func (t *tree) forgetParts(lo, hi int64) {
 }
 
 func (t *tree) dropPart(index int64) {
-	if part := t.parts[index]; part != nil {
-		part.void = true
-		delete(t.parts, index)
-		t.memory.give(t.spec.leafSize)
+	part := t.parts[index]
+	if part == nil {
+		return
+	}
+	delete(t.parts, index)
+	t.memory.give(t.spec.leafSize)
+	if part.isBusy() {
+		part.void = true // the last thread that copies to it recycles it
+	} else {
+		t.recycle(part)
 	}
 }
