@@ -30,6 +30,9 @@ func (b *bench) imports() error {
 	if err := os.Remove(raw); err != nil {
 		return err
 	}
+	if err := b.prepareImage(); err != nil {
+		return err
+	}
 	sum, err := b.command("sha256sum", qcow2)
 	if err != nil {
 		return err
@@ -40,14 +43,14 @@ func (b *bench) imports() error {
 	}
 	defer stop()
 
-	// As an importer's, the file is new each time.
-	convert := `qemu-img convert -t writeback -f qcow2 -O raw "$uri" ` + filepath.Join(b.dir, "imported.img")
+	// As a block volume, the destination is there already.
+	convert := `qemu-img convert -n -t writeback -f qcow2 -O raw "$uri" ` + b.destination
 	plain := []string{"nbdkit", "-r", "-U", "-", "--filter=readahead", "--filter=retry", "curl", "url=" + url, "--run", convert}
 	filtered := []string{"nbdkit", "-r", "-U", "-", "--filter=" + b.filter, "--filter=readahead", "--filter=retry", "curl", "url=" + url,
 		"digest-expect=sha256:" + sum.stdout[:64], "--run", convert}
 	scratch := []string{"sh", "-euc", `curl -s -o scratch.qcow2 "$0"
 		echo "$1  scratch.qcow2" | sha256sum --check --quiet
-		qemu-img convert -t writeback -f qcow2 -O raw scratch.qcow2 imported.img`, url, sum.stdout[:64]}
+		qemu-img convert -n -t writeback -f qcow2 -O raw scratch.qcow2 "$2"`, url, sum.stdout[:64], b.destination}
 	var ratios, byScratch []float64
 	ways := [...][]string{plain, filtered, scratch}
 	for first := range b.pairs {
@@ -59,7 +62,6 @@ func (b *bench) imports() error {
 				return err
 			}
 			seconds[i] = used.wall
-			os.Remove(filepath.Join(b.dir, "imported.img"))
 			os.Remove(filepath.Join(b.dir, "scratch.qcow2"))
 		}
 		ratios = append(ratios, seconds[1]/seconds[0])
