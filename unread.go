@@ -40,6 +40,10 @@ const (
 	// ownRead is the most that the filter reads in one request.
 	ownRead = 1 << 20
 
+	// ownPerRequest is how much of what was passed over the filter reads, about,
+	// while one request of a client waits.
+	ownPerRequest = ownRead
+
 	// stallTime is how long readers far ahead wait for those behind.
 	stallTime = 250 * time.Millisecond
 )
@@ -55,7 +59,7 @@ func (im *image) feedSlowly(next layer, c *cursor, lo int64, data []byte) {
 		l.dropped.Add(int64(len(data)))
 		return
 	}
-	waited, woken := time.Duration(0), false
+	waited, woken, own := time.Duration(0), false, int64(0)
 	defer func() {
 		if woken {
 			l.passOn()
@@ -73,8 +77,11 @@ func (im *image) feedSlowly(next layer, c *cursor, lo int64, data []byte) {
 			continue
 		}
 		if !busy {
-			if c != nil && im.readGap(next) {
-				continue
+			if c != nil && own < ownPerRequest {
+				if n := im.readGap(next); n > 0 {
+					own += n
+					continue
+				}
 			}
 			if im.expected(frontier) {
 				waited = 0
@@ -118,6 +125,14 @@ func (im *image) setStalled(frontier int64) {
 	im.stalled, im.stalledAt = true, frontier
 }
 
+// keepStalled notes that it was not a client that has moved the frontier.
+func (im *image) keepStalled() {
+	frontier, _ := im.linear.state()
+	im.mu.Lock()
+	defer im.mu.Unlock()
+	im.stalledAt = max(im.stalledAt, frontier)
+}
+
 // readEarly reads what clients have passed over, and the rest of the image
 // when little is left.
 func (im *image) readEarly(next layer) {
@@ -125,7 +140,12 @@ func (im *image) readEarly(next layer) {
 		im.size-im.progress() > im.restLimit() && !im.isTimeToLook() {
 		return
 	}
-	for im.readGap(next) {
+	for own := int64(0); own < ownPerRequest; {
+		n := im.readGap(next)
+		if n == 0 {
+			break
+		}
+		own += n
 	}
 	if lo, hi, ok := im.rest(); ok {
 		if im.isNear(lo, hi) {
@@ -163,16 +183,20 @@ func (im *image) isTimeToLook() bool {
 	return read-last >= passedMin/4 && im.lookedAt.CompareAndSwap(last, read)
 }
 
-// readGap reads one piece of the first gap, if it was passed over.
-func (im *image) readGap(next layer) bool {
+// readGap reads one piece of the first gap, if it was passed over, and returns
+// its length, or 0.
+func (im *image) readGap(next layer) int64 {
 	if im.conf.unread != early {
-		return false
+		return 0
 	}
 	lo, hi, passed := im.passedGap()
-	if !passed {
-		return false
+	if !passed || !im.readOwn(next, lo, hi) {
+		return 0
 	}
-	return im.readOwn(next, lo, hi)
+	if im.linear != nil {
+		im.keepStalled()
+	}
+	return hi - lo
 }
 
 // passedGap returns a piece of the first unknown range, if clients have

@@ -58,3 +58,40 @@ func TestJumpsAreNotScatter(t *testing.T) {
 		t.Error("a client that reads in order now is said to read here and there")
 	}
 }
+
+// A client that leaves out a large part of the image, and goes on behind it, is
+// slowed by what each of its requests reads of that part, not by all of it at
+// once; nor does it wait, but for the first time, for a frontier that only the
+// filter moves.
+func TestLongGapIsReadInPieces(t *testing.T) {
+	const size, gap, behind, step = 48 * mib, 8 * mib, 30 * mib, 256 << 10
+	for _, digest := range []string{"sha256", "blake3"} {
+		m := &memoryLayer{bytes: randomBytes(rand.New(rand.NewPCG(8, 8)), size)}
+		im := newImage("", size, testConfig(t, "digest", digest, "digest-unread", "early", "digest-memory", "1M"), func() {})
+		c := &client{im, m, im.connect()}
+		for lo := int64(0); lo < gap; lo += step {
+			c.read(lo, lo+step)
+		}
+		waits := 0
+		for lo := int64(behind); lo < size; lo += step {
+			before, stalled := im.filterRead.Load(), im.linear != nil && im.isStalled()
+			c.read(lo, lo+step)
+			if own := im.filterRead.Load() - before; own > 2*ownPerRequest {
+				t.Fatalf("%s: a read at %d made the filter read %d bytes", digest, lo, own)
+			}
+			if !stalled && im.stalled {
+				waits++
+			}
+		}
+		own, asked := im.filterRead.Load(), im.clientRead.Load()
+		t.Logf("%s: the filter read %d bytes, the client %d; it waited %d times", digest, own, asked, waits)
+		if waits > 1 {
+			t.Errorf("%s: the client waited %d times for what nobody reads", digest, waits)
+		}
+		if own < asked-gap-2*ownRead {
+			t.Errorf("%s: the filter read %d bytes of a gap while the client read %d behind it", digest, own, asked-gap)
+		}
+		im.disconnect(c.cursor)
+		expectDigests(t, im, m)
+	}
+}
