@@ -11,23 +11,24 @@ import (
 const requests = "random requests of 4 KiB"
 
 // requests measures small random reads, 64 in flight on each of 4
-// connections: when the image is new to the filter, and when it is known.
+// connections: when the image is new to the filter, and when it is known; and
+// when the filter reads as much besides, as it does by default for sha256.
 func (b *bench) requests() error {
 	if err := b.prepareImage(); err != nil {
 		return err
 	}
 	b.printf("\n")
 	for _, c := range []struct {
-		digest string
-		known  bool
-	}{{"blake3", true}, {"blake3", false}, {"sha256", false}} {
+		digest, unread string
+		known          bool
+	}{{"blake3", "skip", true}, {"blake3", "skip", false}, {"sha256", "skip", false}, {"sha256", "early", false}} {
 		var ratios []float64
 		for range b.pairs {
 			plain, err := b.requestsPerSecond(c.known)
 			if err != nil {
 				return err
 			}
-			filtered, err := b.requestsPerSecond(c.known, "digest="+c.digest)
+			filtered, err := b.requestsPerSecond(c.known, "digest="+c.digest, "digest-unread="+c.unread)
 			if err != nil {
 				return err
 			}
@@ -37,8 +38,12 @@ func (b *bench) requests() error {
 		if c.known {
 			image = "an image that is known"
 		}
-		b.printf("%s, %s, %s: ratio %s, want <= 1.1: %s\n", requests, image, c.digest,
-			spread(ratios), b.verdict(median(ratios) <= 1.1))
+		b.printf("%s, %s, %s: ratio %s", requests, image, c.digest, spread(ratios))
+		if c.unread == "skip" {
+			b.printf(", want <= 1.1: %s\n", b.verdict(median(ratios) <= 1.1))
+		} else {
+			b.printf(" with the filter's own reads\n")
+		}
 	}
 	return nil
 }
@@ -49,8 +54,7 @@ func (b *bench) requestsPerSecond(known bool, parameters ...string) (float64, er
 	if parameters != nil {
 		args = append([]string{"--filter=" + b.filter}, args...)
 		args = append(args, parameters...)
-		// The bytes that were not asked for are not to be read in the end.
-		args = append(args, "digest-unread=skip", "digest-file="+filepath.Join(b.dir, "requests.sum"))
+		args = append(args, "digest-file="+filepath.Join(b.dir, "requests.sum"))
 	}
 	dir := filepath.Join(b.dir, "requests")
 	if err := os.Mkdir(dir, 0o700); err != nil {
