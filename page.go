@@ -13,17 +13,21 @@ type page struct {
 	removed bool // from the window, while it was in use
 }
 
-// firstPages is how many pages are made at first, at least.
-const firstPages = 16
+// firstPages is how many pages are made at first: enough for a look at an image.
+const firstPages = 24
 
-// newPage returns a page that is not in use. Pages are made as many at a time
-// as there are already: Go's garbage collector, which begins anew whenever the
-// heap has grown by some share, is not to do so all along while the window
-// fills for the first time.
+// newPage returns a page that is not in use. When the first ones are not enough,
+// all the others are made at once: Go's garbage collector, which begins anew
+// whenever the heap has grown by some share, would do so all along while the
+// window fills, with the thread that hashes waiting for data. Memory that was not
+// used yet is none of the machine's.
 func (l *linear) newPage() *page {
 	if len(l.spare) == 0 {
-		all := min(l.memory.limit, l.size+pageSize-1) / pageSize
-		n := max(1, min(max(l.owned, firstPages), all-l.owned))
+		n := min(l.memory.limit, l.size+pageSize-1)/pageSize - l.owned
+		if l.owned == 0 {
+			n = min(n, firstPages)
+		}
+		n = max(n, 1)
 		l.owned += n
 		data, pages := make([]byte, n*pageSize), make([]page, n)
 		for i := range pages {
