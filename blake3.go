@@ -52,9 +52,13 @@ func blake3CV(data []byte, chunk uint64) [8]uint32 {
 	if n <= simdSize {
 		return guts.ChainingValue(blake3Short(data, chunk))
 	}
-	left := blake3Split(n)
-	return guts.ChainingValue(guts.ParentNode(
-		blake3CV(data[:left], chunk), blake3CV(data[left:], chunk+uint64(left)/guts.ChunkSize), &guts.IV, 0))
+	half := blake3Split(n)
+	left := blake3CV(data[:half], chunk)
+	if half >= atATime {
+		giveWay()
+	}
+	right := blake3CV(data[half:], chunk+uint64(half)/guts.ChunkSize)
+	return guts.ChainingValue(guts.ParentNode(left, right, &guts.IV, 0))
 }
 
 // blake3Split returns how many of n bytes, more than a chunk, are in the left

@@ -135,8 +135,19 @@ func (s *treeSpec) untilZero(data []byte, most int64) (count int64, zero bool) {
 	return count, false
 }
 
-// hashSome hashes leaves, the last of which may be short.
+// hashSome hashes leaves, the last of which may be short, and gives way now and
+// then.
 func (s *treeSpec) hashSome(cvs, data []byte) {
+	count := max(lanes, atATime/s.leafSize)
+	for int64(len(data)) > count*s.leafSize {
+		s.hashPiece(cvs[:int(count)*s.cvSize], data[:count*s.leafSize])
+		cvs, data = cvs[int(count)*s.cvSize:], data[count*s.leafSize:]
+		giveWay()
+	}
+	s.hashPiece(cvs, data)
+}
+
+func (s *treeSpec) hashPiece(cvs, data []byte) {
 	if s.many != nil {
 		done := s.many(cvs, data)
 		cvs, data = cvs[done*s.cvSize:], data[done*int(s.leafSize):]

@@ -107,3 +107,13 @@ func (e *event) wait(timeout time.Duration) {
 		futexWait(&e.word, 0, timeout)
 	}
 }
+
+// atATime is how many bytes a client's thread hashes before it gives way.
+const atATime = 256 << 10
+
+// giveWay lets threads that wait for this processor have it first. The kernel
+// lets one that computes go on for about a millisecond. Meanwhile those that move
+// data through a socket, and have to wake each other for every 200 KiB of it, get
+// nowhere: on two processors, qemu-img takes 1.35 times as long as without the
+// filter, instead of 1.15. If nobody waits, it takes 0.2 us.
+func giveWay() { unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0) }

@@ -30,6 +30,9 @@ var (
 	haveSHA    = C.lanes_have_sha() != 0
 )
 
+// lanes is how many leaves are hashed side by side, where the processor can.
+const lanes = C.LANES
+
 // A manyLeaves hashes leaves that lie one behind the other in data, and puts
 // their chaining values to cvs. It may do so for some of them only, from the
 // first on, and returns for how many.
