@@ -56,9 +56,6 @@ func blake3Zero(cv []byte, level int, first int64) {
 	default:
 		var children [64]byte
 		blake3Zero(children[:32], level-1, first)
-		if !ok || size/2 < r.step {
-			giveWay()
-		}
 		blake3Zero(children[32:], level-1, first+1<<(level-1))
 		blake3ParentCV(cv, children[:])
 	}
