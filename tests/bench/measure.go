@@ -27,7 +27,7 @@ func (b *bench) measure(c copyCase) (r result, err error) {
 	if err := b.prepareImage(); err != nil {
 		return r, err
 	}
-	pairs := b.pairs
+	pairs := b.pairs * max(c.times, 1)
 	if c.pairs > 0 {
 		pairs = min(pairs, c.pairs)
 	}
