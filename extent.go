@@ -24,7 +24,7 @@ func (e *extents) add(lo, hi int64) {
 		e.total += hi - *end
 		*end = hi
 	} else {
-		p = e.ends.insert(lo, hi)
+		p = e.ends.insertAfter(p, ok, lo, hi)
 		e.total += hi - lo
 	}
 	// Ranges that begin inside the new one, or where it ends, join it.

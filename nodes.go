@@ -77,15 +77,9 @@ func (t *nodes) put(level int, first int64, cvs []byte) {
 }
 
 func (t *nodes) putInPage(level int, first int64, cvs []byte) {
-	shift := t.spec.arityBits*level + t.pageBits()
 	p, ok := t.runs.floor(first)
-	if ok {
-		r := t.runs.val(p)
-		_, leaves := t.runLen(r)
-		ok = r.level == level && t.runs.key(p)+leaves == first && t.runs.key(p)>>shift == first>>shift
-	}
-	if !ok {
-		p = t.runs.insert(first, run{level: level})
+	if !ok || !t.continues(p, level, first) {
+		p = t.runs.insertAfter(p, ok, first, run{level: level})
 	}
 	r := t.runs.val(p)
 	t.extend(r, cvs)
@@ -94,13 +88,20 @@ func (t *nodes) putInPage(level int, first int64, cvs []byte) {
 	if !ok {
 		return
 	}
-	_, leaves := t.runLen(r)
-	right := t.runs.val(q)
-	if key := t.runs.key(q); right.level == level && t.runs.key(p)+leaves == key && key>>shift == first>>shift {
+	if right := t.runs.val(q); right.level == level && t.continues(p, level, t.runs.key(q)) {
 		t.extend(r, right.cvs)
 		t.release(right.cvs)
 		t.runs.remove(q)
 	}
+}
+
+// continues tells whether a node of a level, which begins at a leaf, belongs behind
+// the run at p.
+func (t *nodes) continues(p place, level int, leaf int64) bool {
+	r, start := t.runs.val(p), t.runs.key(p)
+	_, leaves := t.runLen(r)
+	page := t.spec.arityBits*level + t.pageBits()
+	return r.level == level && start+leaves == leaf && start>>page == leaf>>page
 }
 
 // extend appends chaining values to a run, in a buffer of the right size.

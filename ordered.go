@@ -3,14 +3,16 @@ package main
 import "slices"
 
 // blockLen bounds how much an insertion moves; two levels of that size hold
-// a million entries with both moves below 64 KiB.
-const blockLen = 256
+// a million entries with both moves below 128 KiB.
+const blockLen = 128
 
 // ordered is a map with int64 keys in ascending order: a slice of blocks of
 // sorted keys. Unlike a map of the language it finds neighbours, and unlike
 // a tree of nodes it allocates only when it grows. The zero value is empty.
 type ordered[V any] struct {
+	firsts []int64 // the first key of each block: a search stays in few cache lines
 	blocks []*block[V]
+	near   int       // the block where a key was looked for last
 	spare  *block[V] // the last block that became empty
 	count  int       // entries
 }
@@ -23,25 +25,52 @@ type block[V any] struct {
 // place is the position of an entry. Insertions and deletions make it void.
 type place struct{ block, i int }
 
+// search returns the index of the greatest of sorted keys that is at most key,
+// if the first one is. It has no branch for the processor to guess.
+func search(keys []int64, key int64) (i int) {
+	for n := len(keys); n > 1; {
+		half := n / 2
+		isAbove := (key - keys[i+half]) >> 63 // 0, or -1
+		i += half &^ int(isAbove)
+		n -= half
+	}
+	return i
+}
+
+// lineKeys is how many keys a line of the cache holds.
+const lineKeys = 8
+
+// searchBlock is search for a block, which is seldom in the cache: it does not
+// wait for one line before it asks for the next.
+func searchBlock(keys []int64, key int64) (i int) {
+	for j := lineKeys; j < len(keys); j += lineKeys {
+		isAbove := (key - keys[j]) >> 63
+		i += lineKeys &^ int(isAbove)
+	}
+	line := keys[i:min(i+lineKeys, len(keys))]
+	for _, k := range line[1:] {
+		isAbove := (key - k) >> 63
+		i += 1 &^ int(isAbove)
+	}
+	return i
+}
+
 // floor returns the place of the greatest key that is at most key.
 func (o *ordered[V]) floor(key int64) (place, bool) {
-	lo, hi := 0, len(o.blocks)
-	for lo < hi {
-		mid := (lo + hi) / 2
-		if o.blocks[mid].keys[0] <= key {
-			lo = mid + 1
-		} else {
-			hi = mid
-		}
-	}
-	if lo == 0 {
+	if len(o.firsts) == 0 || key < o.firsts[0] {
 		return place{}, false
 	}
-	i, found := slices.BinarySearch(o.blocks[lo-1].keys, key)
-	if !found {
-		i--
+	if !o.isNear(key) {
+		o.near = search(o.firsts, key)
 	}
-	return place{lo - 1, i}, true
+	return place{o.near, searchBlock(o.blocks[o.near].keys, key)}, true
+}
+
+// isNear tells whether the block where a key was looked for last is that of this
+// one, as it is when an entry is looked for and then changed.
+func (o *ordered[V]) isNear(key int64) bool {
+	i := o.near
+	return i < len(o.firsts) && o.firsts[i] <= key && (i+1 == len(o.firsts) || key < o.firsts[i+1])
 }
 
 // from returns the place of the smallest key that is at least key.
@@ -71,6 +100,11 @@ func (o *ordered[V]) val(p place) *V { return &o.blocks[p.block].vals[p.i] }
 // insert adds a key that is not in the map and returns its place.
 func (o *ordered[V]) insert(key int64, v V) place {
 	p, ok := o.floor(key)
+	return o.insertAfter(p, ok, key, v)
+}
+
+// insertAfter is insert for a key of which floor has returned p and ok.
+func (o *ordered[V]) insertAfter(p place, ok bool, key int64, v V) place {
 	switch {
 	case ok:
 		p.i++
@@ -81,6 +115,7 @@ func (o *ordered[V]) insert(key int64, v V) place {
 			b = new(block[V])
 		}
 		o.blocks = append(o.blocks, b)
+		o.firsts = append(o.firsts, key)
 	}
 	b := o.blocks[p.block]
 	if len(b.keys) == blockLen {
@@ -97,6 +132,7 @@ func (o *ordered[V]) insert(key int64, v V) place {
 		clear(b.vals[cut:])
 		b.keys, b.vals = b.keys[:cut], b.vals[:cut]
 		o.blocks = slices.Insert(o.blocks, p.block+1, right)
+		o.firsts = slices.Insert(o.firsts, p.block+1, right.keys[0])
 		if p.i > cut {
 			p = place{p.block + 1, p.i - cut}
 			b = right
@@ -105,6 +141,7 @@ func (o *ordered[V]) insert(key int64, v V) place {
 	o.count++
 	b.keys = slices.Insert(b.keys, p.i, key)
 	b.vals = slices.Insert(b.vals, p.i, v)
+	o.firsts[p.block] = b.keys[0]
 	return p
 }
 
@@ -115,12 +152,16 @@ func (o *ordered[V]) remove(p place) {
 	b.vals = slices.Delete(b.vals, p.i, p.i+1)
 	if len(b.keys) == 0 {
 		o.blocks = slices.Delete(o.blocks, p.block, p.block+1)
+		o.firsts = slices.Delete(o.firsts, p.block, p.block+1)
 		o.spare = b
+		return
 	}
+	o.firsts[p.block] = b.keys[0]
 }
 
 func (o *ordered[V]) clear() {
 	o.count = 0
+	o.firsts = o.firsts[:0]
 	for len(o.blocks) > 0 {
 		b := o.blocks[len(o.blocks)-1]
 		clear(b.vals)
