@@ -31,6 +31,12 @@ var blake3Spec = treeSpec{
 	zeroCost: blake3ZeroCost,
 }
 
+func init() {
+	if haveAVX512 {
+		blake3Spec.together, blake3Spec.parents = blake3Chunks, blake3Parents
+	}
+}
+
 func blake3Subtree(cv, data []byte, first int64) {
 	putWords(cv, blake3CV(data, uint64(first)))
 }

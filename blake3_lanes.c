@@ -75,25 +75,57 @@ compress (words h[8], words m[16], words counter_lo, words counter_hi,
     h[i] = XOR (v[i], v[8+i]);
 }
 
-/* Hash LANES messages, or COUNT of them if that is less, a power of two.
- * They lie at a distance of STRIDE bytes, which is also their length.
+/* What each lane's message is: the index of a chunk, or nothing for a parent. */
+struct counters {
+  words lo, hi;
+};
+
+AVX512 static inline __attribute__ ((always_inline)) struct counters
+consecutive (uint64_t first)
+{
+  const words lane =
+    _mm512_set_epi32 (15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+  const words low = _mm512_set1_epi32 ((uint32_t) first);
+  const words high = _mm512_set1_epi32 (first >> 32);
+  const words lo = ADD (low, lane);
+
+  return (struct counters) {
+    lo, _mm512_mask_add_epi32 (high, _mm512_cmplt_epu32_mask (lo, low),
+                               high, _mm512_set1_epi32 (1))
+  };
+}
+
+AVX512 static inline __attribute__ ((always_inline)) struct counters
+each (const uint64_t *index, size_t count)
+{
+  uint32_t lo[LANES] = { 0 }, hi[LANES] = { 0 };
+
+  for (size_t i = 0; i < LANES && i < count; ++i) {
+    lo[i] = (uint32_t) index[i];
+    hi[i] = index[i] >> 32;
+  }
+  return (struct counters) {
+    _mm512_loadu_si512 (lo), _mm512_loadu_si512 (hi)
+  };
+}
+
+AVX512 static inline __attribute__ ((always_inline)) struct counters
+none (void)
+{
+  return (struct counters) { _mm512_setzero_si512 (), _mm512_setzero_si512 () };
+}
+
+/* Hash LANES messages, or COUNT of them if that is less.  They lie at a
+ * distance of STRIDE bytes, which is also their length.
  * OUT may be at DATA, or before it: all is read before any is written.
  * Without DATA, the messages are zeros, and what is done with them in each
  * round falls away.
  */
 AVX512 static inline __attribute__ ((always_inline)) void
 hash (const uint8_t *data, size_t stride, size_t count,
-            uint64_t counter, int is_parent, uint8_t *out)
+      struct counters counters, int is_parent, uint8_t *out)
 {
-  const words lane = is_parent ? _mm512_setzero_si512 () :
-    _mm512_set_epi32 (15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-  const words low = _mm512_set1_epi32 ((uint32_t) counter);
-  const words high = _mm512_set1_epi32 (counter >> 32);
-  const words counter_lo = ADD (low, lane);
-  const words counter_hi =
-    _mm512_mask_add_epi32 (high, _mm512_cmplt_epu32_mask (counter_lo, low),
-                           high, _mm512_set1_epi32 (1));
-  const size_t mask = count < LANES ? count - 1 : LANES - 1;
+  const size_t last = (count < LANES ? count : LANES) - 1;
   words h[16];
 
   UNROLL (8)
@@ -109,32 +141,55 @@ hash (const uint8_t *data, size_t stride, size_t count,
     /* A lane without a message repeats one: it takes no time. */
     UNROLL (16)
     for (int i = 0; i < LANES; ++i)
-      m[i] = data ? _mm512_loadu_si512 (data + (i & mask) * stride + at) :
+      m[i] = data ?
+        _mm512_loadu_si512 (data + (i < last ? i : last) * stride + at) :
         _mm512_setzero_si512 ();
     if (data)
       transpose (m);
-    compress (h, m, counter_lo, counter_hi, flags);
+    compress (h, m, counters.lo, counters.hi, flags);
   }
 
   UNROLL (8)
   for (int i = 0; i < 8; ++i)
     h[8+i] = h[i];
   transpose (h);
-  for (size_t i = 0; i <= mask; ++i)
+  for (size_t i = 0; i <= last; ++i)
     _mm256_storeu_si256 ((void *) (out + CV*i), _mm512_castsi512_si256 (h[i]));
 }
 
 AVX512 static void
-hash_lanes (const uint8_t *data, size_t stride, size_t count,
-            uint64_t counter, int is_parent, uint8_t *out)
+hash_chunks (const uint8_t *data, size_t count, struct counters counters,
+             uint8_t *out)
 {
-  hash (data, stride, count, counter, is_parent, out);
+  hash (data, CHUNK, count, counters, 0, out);
 }
 
 AVX512 static void
-hash_zeros (size_t count, uint64_t counter, uint8_t *out)
+hash_parents (const uint8_t *cvs, size_t count, uint8_t *out)
 {
-  hash (NULL, CHUNK, count, counter, 0, out);
+  hash (cvs, 2*CV, count, none (), 1, out);
+}
+
+AVX512 static void
+hash_zeros (size_t count, uint64_t first, uint8_t *out)
+{
+  hash (NULL, CHUNK, count, consecutive (first), 0, out);
+}
+
+AVX512 void
+blake3_chunks (const uint8_t *data, size_t count, const uint64_t *index,
+               uint8_t *out)
+{
+  for (size_t i = 0; i < count; i += LANES)
+    hash_chunks (data + i*CHUNK, count - i, each (index + i, count - i),
+                 out + i*CV);
+}
+
+AVX512 void
+blake3_parents (uint8_t *cvs, size_t count)
+{
+  for (size_t i = 0; i < count; i += LANES)
+    hash_parents (cvs + i*2*CV, count - i, cvs + i*CV);
 }
 
 /* OUT is the node above COUNT nodes of CVS, which are overwritten. */
@@ -143,8 +198,7 @@ merge (uint8_t *cvs, size_t count, uint8_t *out)
 {
   while (count > 1) {
     count /= 2;
-    for (size_t i = 0; i < count; i += LANES)
-      hash_lanes (cvs + i*2*CV, 2*CV, count - i, 0, 1, cvs + i*CV);
+    blake3_parents (cvs, count);
   }
   for (size_t i = 0; i < CV; ++i)
     out[i] = cvs[i];
@@ -156,7 +210,8 @@ blake3_node (const uint8_t *data, size_t count, uint64_t first, uint8_t *out)
   uint8_t cvs[BLAKE3_NODE * CV];
 
   for (size_t i = 0; i < count; i += LANES)
-    hash_lanes (data + i*CHUNK, CHUNK, count - i, first + i, 0, cvs + i*CV);
+    hash_chunks (data + i*CHUNK, count - i, consecutive (first + i),
+                 cvs + i*CV);
   merge (cvs, count, out);
 }
 
@@ -173,9 +228,22 @@ blake3_zero_node (size_t count, uint64_t first, uint8_t *out)
 #else /* !__x86_64__ */
 
 void
-blake3_node (const uint8_t *data, size_t count, uint64_t first, uint8_t *out)
+blake3_chunks (const uint8_t *data, size_t count, const uint64_t *index,
+               uint8_t *out)
 {
   __builtin_trap ();            /* not without lanes_have_avx512 */
+}
+
+void
+blake3_parents (uint8_t *cvs, size_t count)
+{
+  __builtin_trap ();
+}
+
+void
+blake3_node (const uint8_t *data, size_t count, uint64_t first, uint8_t *out)
+{
+  __builtin_trap ();
 }
 
 void

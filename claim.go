@@ -171,6 +171,10 @@ func (t *tree) scratchLevel() (level int) {
 // reduce replaces nodes by their parents, in place. All parents have all
 // their children.
 func (s *treeSpec) reduce(cvs, scratch []byte) []byte {
+	if s.parents != nil {
+		s.parents(cvs)
+		return cvs[:len(cvs)>>s.arityBits]
+	}
 	group := s.cvSize << s.arityBits
 	for i := range len(cvs) / group {
 		s.parent(scratch, cvs[i*group:][:group])
@@ -254,6 +258,11 @@ func (t *tree) store(c *claim, level int, first, next int64, cvs []byte) (merge,
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	return t.storeLocked(c, level, first, next, cvs)
+}
+
+// storeLocked is store for nodes that the sink knows of.
+func (t *tree) storeLocked(c *claim, level int, first, next int64, cvs []byte) (merge, ok bool) {
 	if c.void {
 		t.drop(c)
 		return false, false

@@ -215,7 +215,9 @@ func (im *image) feed(next layer, c *cursor, lo int64, data []byte) {
 		n = im.linear.offer(lo, data)
 	}
 	for _, t := range im.trees {
-		t.add(lo, data, c == nil)
+		if c == nil || !t.stage(lo, data) {
+			t.add(lo, data, c == nil)
+		}
 	}
 	if n < len(data) && im.linear != nil {
 		im.feedSlowly(next, c, lo+int64(n), data[n:])

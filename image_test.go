@@ -123,6 +123,7 @@ func expectDigests(t *testing.T, im *image, m *memoryLayer) {
 			t.Fatalf("%s is %s, want %s", d.Algorithm, d.Hex, want[d.Algorithm])
 		}
 	}
+	im.dropSpare()
 	if used := im.memory.used.Load(); used != 0 {
 		t.Fatalf("%d bytes are still buffered", used)
 	}

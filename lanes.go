@@ -8,11 +8,15 @@ package main
 #cgo noescape sha256_pairs
 #cgo noescape blake3_node
 #cgo noescape blake3_zero_node
+#cgo noescape blake3_chunks
+#cgo noescape blake3_parents
 #cgo nocallback sha256_set_prefix
 #cgo nocallback sha256_lanes
 #cgo nocallback sha256_pairs
 #cgo nocallback blake3_node
 #cgo nocallback blake3_zero_node
+#cgo nocallback blake3_chunks
+#cgo nocallback blake3_parents
 */
 import "C"
 
@@ -82,5 +86,16 @@ func blake3Lanes(data []byte, chunk uint64) [8]uint32 {
 func blake3ZeroLanes(cv []byte, size, chunk int64) {
 	C.blake3_zero_node(C.size_t(size/guts.ChunkSize), C.uint64_t(chunk), bytePointer(cv))
 }
+
+// blake3Chunks puts the chaining values of whole chunks, which lie one behind the
+// other in data, to cvs; index has the index of each. It needs AVX-512.
+func blake3Chunks(cvs, data []byte, index []int64) {
+	C.blake3_chunks(bytePointer(data), C.size_t(len(index)), (*C.uint64_t)(unsafe.Pointer(unsafe.SliceData(index))),
+		bytePointer(cvs))
+}
+
+// blake3Parents puts the chaining values of parents in place of those of their
+// children. It needs AVX-512.
+func blake3Parents(cvs []byte) { C.blake3_parents(bytePointer(cvs), C.size_t(len(cvs)/(2*32))) }
 
 func bytePointer(p []byte) *C.uint8_t { return (*C.uint8_t)(unsafe.SliceData(p)) }

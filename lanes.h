@@ -57,4 +57,15 @@ extern void blake3_node (const uint8_t *data, size_t count, uint64_t first,
 /* The same for chunks of zeros. */
 extern void blake3_zero_node (size_t count, uint64_t first, uint8_t *out);
 
+/* Put the chaining values of COUNT whole chunks, which lie one behind the
+ * other in DATA, to OUT; INDEX has the index of each.
+ */
+extern void blake3_chunks (const uint8_t *data, size_t count,
+                           const uint64_t *index, uint8_t *out);
+
+/* Put the chaining values of COUNT parents in place of those of their
+ * children.
+ */
+extern void blake3_parents (uint8_t *cvs, size_t count);
+
 #endif

@@ -15,6 +15,8 @@ import (
 // The first and last bytes of a request that are a part of a leaf only are
 // copied to a buffer, until the leaf is whole.
 //
+// Those of small requests are hashed together with others (stage.go).
+//
 // A thread's claim tells which leaves it has taken. forget marks a claim that
 // it overlaps as void, and the thread drops what it has hashed.
 
@@ -54,6 +56,8 @@ type tree struct {
 
 	hasHoles atomic.Bool  // nodes.holes is not empty
 	ready    atomic.Int64 // bytes that are known, in whole leaves
+
+	stages stages
 
 	spareClaims []*claim
 	spareParts  []*partial
@@ -178,6 +182,7 @@ func (t *tree) forget(lo, hi int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	first, end := lo/leaf, min(t.nodes.n, (hi-1)/leaf+1)
+	t.stages.void(first, end)
 	for _, c := range t.claims {
 		if c.lo < end && first < c.hi || c.carryLo < end && first < c.carryHi {
 			c.void = true
@@ -198,6 +203,7 @@ func (t *tree) forget(lo, hi int64) {
 
 // unknown returns the first range within [lo, hi) that is still to be added.
 func (t *tree) unknown(lo, hi int64) (int64, int64) {
+	t.flush()
 	leaf := t.spec.leafSize
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -253,6 +259,8 @@ func (t *tree) completeLocked() bool {
 
 // dropSpare gives up buffers that are kept for the next request.
 func (t *tree) dropSpare() {
+	t.flush()
+	t.stages.drop(t.memory)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.spareClaims, t.spareParts = nil, nil

@@ -83,6 +83,9 @@ type byteCounts struct {
 
 // snapshot returns what is known now.
 func (im *image) snapshot() result {
+	for _, t := range im.trees {
+		t.flush()
+	}
 	known := im.progress()
 	im.mu.Lock()
 	defer im.mu.Unlock()

@@ -15,6 +15,7 @@ func (im *image) settle() {
 		return
 	}
 	for _, t := range im.trees {
+		t.flushLast()
 		if t.hasHoles.Load() && t.isCovered() {
 			t.cutHoles(lastCost, func() bool { return false })
 		}

@@ -14,6 +14,8 @@ func FuzzNodes(f *testing.F) {
 	f.Add(byte(1|1<<3), uint16(65535), []byte{2, 0, 255, 0, 3, 0, 100, 9, 4, 50, 30, 0})
 	f.Add(byte(2|2<<3), uint16(30000), []byte{3, 5, 250, 3, 0, 0, 255, 0, 5, 128, 1, 0})
 	f.Add(byte(3|1<<5), uint16(40001), []byte{0, 128, 255, 0, 0, 0, 128, 0, 4, 7, 60, 0})
+	f.Add(byte(0), uint16(32768), []byte{6, 0, 255, 3, 6, 7, 90, 9, 3, 40, 2, 1, 6, 0, 255, 0})
+	f.Add(byte(1), uint16(40000), []byte{6, 3, 255, 2, 5, 100, 2, 0, 6, 99, 9, 0})
 	f.Add(byte(4|1<<6), uint16(65535), []byte{3, 0, 255, 77, 5, 3, 3, 0, 2, 0, 255, 0, 1, 200, 9, 0})
 	f.Fuzz(func(t *testing.T, how byte, units uint16, steps []byte) {
 		d := definitions[int(how&7)%len(definitions)]
@@ -35,10 +37,21 @@ func FuzzNodes(f *testing.F) {
 		for ; len(steps) >= 4; steps = steps[4:] {
 			lo := int64(steps[1]) * size / 256
 			hi := min(size, lo+(int64(steps[2])+1)*size/256)
-			switch steps[0] % 6 {
+			switch steps[0] % 7 {
 			case 0, 1:
-				tr.add(lo, image[lo:hi], steps[0]%6 == 0)
+				tr.add(lo, image[lo:hi], steps[0]%7 == 0)
 				given.set(lo, hi, true)
+			case 6: // small requests, and a failed write among them
+				leaf := tr.spec.leafSize
+				lo -= lo % leaf
+				for at := lo; at < hi; at += leaf {
+					if tr.stage(at, image[at:min(size, at+leaf)]) {
+						given.set(at, min(size, at+leaf), true)
+					}
+				}
+				hi = min(size, lo+leaf*int64(steps[3]%8))
+				tr.forget(lo, hi)
+				given.set(lo, hi, false)
 			case 2:
 				lo, hi = zerosIn(image, lo)
 				tr.addZero(lo, hi, true)

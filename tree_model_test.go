@@ -152,9 +152,11 @@ func TestTreesEqualTheirDefinitions(t *testing.T) {
 			for range r.IntN(60) {
 				lo := r.Int64N(size)
 				hi := min(size, lo+r.Int64N(1+size/4))
-				switch r.IntN(6) {
+				switch r.IntN(7) {
 				case 0, 1:
 					tr.add(lo, image[lo:hi], r.IntN(2) == 0)
+				case 6:
+					stageSome(tr, r, image)
 				case 2:
 					addZerosIn(tr, image, lo)
 				case 3: // a write
@@ -204,6 +206,8 @@ func TestTreesAreRightWhateverThreadsDo(t *testing.T) {
 							tr.forget(lo, min(hi, lo+20000))
 						case r.IntN(3) == 0:
 							addZerosIn(tr, image, lo)
+						case r.IntN(2) == 0:
+							stageSome(tr, r, image)
 						default:
 							tr.add(lo, image[lo:hi], false)
 						}

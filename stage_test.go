@@ -1,0 +1,223 @@
+package main
+
+import (
+	"bytes"
+	"encoding/hex"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"time"
+
+	"lukechampine.com/blake3/guts"
+)
+
+// stageSome reads here and there, a few leaves at a time.
+func stageSome(tr *tree, r *rand.Rand, image []byte) {
+	leaf, size := tr.spec.leafSize, int64(len(image))
+	for range r.IntN(100) {
+		lo := r.Int64N(size/leaf+1) * leaf
+		hi := min(size, lo+(1+r.Int64N(8))*leaf)
+		if !tr.stage(lo, image[lo:hi]) {
+			tr.add(lo, image[lo:hi], false)
+		}
+	}
+}
+
+// Several threads read all of an image in small requests, some of it twice: the
+// one that ends last finds the tree complete.
+func TestSmallRequestsCompleteATree(t *testing.T) {
+	for _, d := range definitions {
+		a, _ := parseAlgorithm(d.name)
+		leaf := a.tree(d.salt).leafSize
+		for seed, leaves := range []int64{1, 2, 3, 4, 15, 16, 17, 64, 65, 127, 1000, 2048} {
+			r := rand.New(rand.NewPCG(uint64(seed), 40))
+			size := leaves * leaf
+			if a.multiple == 0 && seed%3 == 2 {
+				size -= leaf / 3
+			}
+			image := sparse(r, size)
+			tr := newTree(a.tree(d.salt), size, roomy(), 64*mib)
+			var wg sync.WaitGroup
+			const threads = 4
+			last := make(chan bool, threads)
+			for i := range int64(threads) {
+				order := r.Perm(int(leaves))
+				wg.Go(func() {
+					for _, j := range order {
+						if j%5 != 0 && int64(j)%threads != i {
+							continue
+						}
+						lo := int64(j) * leaf
+						hi := min(size, lo+leaf)
+						if !tr.stage(lo, image[lo:hi]) {
+							tr.add(lo, image[lo:hi], false)
+						}
+						tr.flushLast()
+					}
+					last <- tr.complete()
+				})
+			}
+			wg.Wait()
+			close(last)
+			complete := false
+			for ok := range last {
+				complete = complete || ok
+			}
+			if !complete {
+				t.Errorf("%s of %d leaves: no thread found it complete", d.name, leaves)
+				continue
+			}
+			if got, want := hex.EncodeToString(tr.sum()), hex.EncodeToString(d.sum(image)); got != want {
+				t.Errorf("%s of %d leaves: %s, want %s", d.name, leaves, got, want)
+			}
+		}
+	}
+}
+
+// What is overwritten while it is on a stage is unknown.
+func TestOverwriteOfStagedLeaves(t *testing.T) {
+	for _, d := range definitions {
+		a, _ := parseAlgorithm(d.name)
+		r := rand.New(rand.NewPCG(5, 41))
+		leaf := a.tree(d.salt).leafSize
+		size := 64 * leaf
+		image := randomBytes(r, size)
+		tr := newTree(a.tree(d.salt), size, roomy(), 64*mib)
+		if tr.spec.together == nil {
+			continue
+		}
+		for lo := int64(0); lo < 10*leaf; lo += leaf {
+			if !tr.stage(lo, image[lo:lo+leaf]) {
+				t.Fatalf("%s: a leaf at %d is not staged", d.name, lo)
+			}
+		}
+		if tr.known() != 0 {
+			t.Fatalf("%s: %d bytes are known before the stage is full: this test shows nothing", d.name, tr.known())
+		}
+		copy(image[3*leaf+1:], "new")
+		tr.forget(3*leaf+1, 3*leaf+4)
+		if lo, hi := tr.unknown(0, size); lo != 3*leaf || hi != 4*leaf {
+			t.Errorf("%s: [%d, %d) is unknown, want leaf 3", d.name, lo, hi)
+		}
+		completed(tr, image)
+		if got, want := tr.sum(), d.sum(image); !bytes.Equal(got, want) {
+			t.Errorf("%s: %x, want %x", d.name, got, want)
+		}
+	}
+}
+
+// When all stages wait for threads that copy to them, or there is no memory for
+// one, leaves are for add.
+func TestStagesAreBounded(t *testing.T) {
+	a, _ := parseAlgorithm("fsverity/sha256/4k")
+	for memory, want := range map[int64]int{0: 0, stageSize: 0, 4 * mib: 2, 64 * mib: maxStages} {
+		tr := newTree(a.tree(nil), 64*mib, &budget{limit: memory}, 64*mib)
+		got := 0
+		for ; got <= maxStages; got++ {
+			s, _ := tr.stages.reserve(tr.memory, 0, 1, 4096)
+			if s == nil {
+				break
+			}
+			tr.stages.shut()
+		}
+		if got != want {
+			t.Errorf("%d stages in %d bytes, want %d", got, memory, want)
+		}
+	}
+}
+
+// Stages that nobody uses give their memory back.
+func TestStagesAreDropped(t *testing.T) {
+	a, _ := parseAlgorithm("blkhash/sha256/4k")
+	tr := newTree(a.tree(nil), mib, roomy(), 64*mib)
+	if !tr.stage(0, make([]byte, 8192)) {
+		t.Skip("this processor hashes one at a time")
+	}
+	if used := tr.memory.used.Load(); used != stageSize {
+		t.Errorf("a stage takes %d bytes, want %d", used, stageSize)
+	}
+	tr.dropSpare()
+	if used, known := tr.memory.used.Load(), tr.known(); used != 0 || known != 8192 {
+		t.Errorf("%d bytes are still taken, %d are known, want 0 and 8192", used, known)
+	}
+}
+
+func TestChunksAnywhereAreThoseOfTheDefinition(t *testing.T) {
+	if !haveAVX512 {
+		t.Skip("this processor has no AVX-512")
+	}
+	r := rand.New(rand.NewPCG(7, 42))
+	for _, count := range []int{1, 2, 3, 15, 16, 17, 40} {
+		data := randomBytes(r, int64(count)*guts.ChunkSize)
+		index := make([]int64, count)
+		for i := range index {
+			index[i] = []int64{0, 7, 1<<32 - 1, 1 << 32, 1 << 40}[r.IntN(5)] + r.Int64N(9)
+		}
+		cvs := make([]byte, 32*count)
+		blake3Chunks(cvs, data, index)
+		for i, chunk := range index {
+			want := blake3NodeByDefinition(data[i*guts.ChunkSize:][:guts.ChunkSize], uint64(chunk))
+			if got := words(cvs[32*i:]); got != want {
+				t.Errorf("chunk %d, at %d of %d: %x, want %x", chunk, i, count, got, want)
+			}
+		}
+		parents := bytes.Clone(cvs[:count/2*64])
+		blake3Parents(parents)
+		for i := range count / 2 {
+			var want [32]byte
+			blake3ParentCV(want[:], cvs[64*i:][:64])
+			if got := parents[32*i:][:32]; !bytes.Equal(got, want[:]) {
+				t.Errorf("parent %d of %d: %x, want %x", i, count/2, got, want)
+			}
+		}
+	}
+}
+
+// The request with which a tree may be complete waits for one that still copies.
+func TestLastSmallRequestWaitsForTheOthers(t *testing.T) {
+	spec := treeOf(t, "fsverity/sha256/4k")
+	if spec.together == nil {
+		t.Skip("this processor hashes one at a time")
+	}
+	image := randomBytes(rand.New(rand.NewPCG(5, 43)), 8*4096)
+	tr := newTree(spec, int64(len(image)), roomy(), 64*mib)
+	slow, at := tr.stages.reserve(tr.memory, 0, 1, 4096)
+	if !tr.stage(4096, image[4096:4*4096]) || !tr.stage(4*4096, image[4*4096:]) {
+		t.Fatal("leaves are not staged")
+	}
+	done := make(chan bool)
+	go func() {
+		tr.flushLast()
+		done <- tr.complete()
+	}()
+	time.Sleep(20 * time.Millisecond)
+	copy(slow.buf[at:], image[:4096])
+	tr.filled(slow)
+	if !<-done {
+		t.Error("the tree is not complete after the last request")
+	}
+}
+
+// Of a request, some leaves may be known.
+func TestStagedLeavesOfWhichSomeAreKnown(t *testing.T) {
+	for _, d := range definitions {
+		a, _ := parseAlgorithm(d.name)
+		tree := a.tree(d.salt)
+		for _, known := range [][2]int64{{0, 1}, {1, 2}, {1, 3}, {3, 4}, {0, 4}} {
+			image := randomBytes(rand.New(rand.NewPCG(5, 44)), 64*tree.leafSize)
+			tr := newTree(tree, int64(len(image)), roomy(), 64*mib)
+			lo, hi := (8+known[0])*tree.leafSize, (8+known[1])*tree.leafSize
+			tr.add(lo, image[lo:hi], false)
+			for first := int64(0); first < 64; first += 4 {
+				lo, hi := first*tree.leafSize, (first+4)*tree.leafSize
+				if !tr.stage(lo, image[lo:hi]) {
+					tr.add(lo, image[lo:hi], false)
+				}
+			}
+			tr.flushLast()
+			if got, want := tr.sum(), d.sum(image); !bytes.Equal(got, want) {
+				t.Errorf("%s, leaves %v of 4 known: %x, want %x", d.name, known, got, want)
+			}
+		}
+	}
+}
