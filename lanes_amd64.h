@@ -3,6 +3,11 @@
 #ifndef DIGEST_LANES_AMD64_H
 #define DIGEST_LANES_AMD64_H
 
+/* The order of sums below has the operand last that is ready last.  GCC
+ * would choose another one, and hash 10 to 20% slower.
+ */
+#pragma GCC optimize ("no-tree-reassoc")
+
 #include <immintrin.h>
 #include <stdint.h>
 

@@ -153,22 +153,27 @@ hash_lanes (words state[8], const uint8_t *p, size_t stride, size_t n)
     transpose (m);
     UNROLL (64)
     for (int i = 0; i < 64; ++i) {
-      words t1, t2;
+      words t, t1, ch, s1;
 
       if (i >= 16)
         m[i%16] = ADD (ADD (m[i%16], m[(i+9)%16]),
                        ADD (SCHED0 (m[(i+1)%16]), SCHED1 (m[(i+14)%16])));
-      t1 = ADD (h, ADD (m[i%16], _mm512_set1_epi32 (k[i])));
-      t1 = ADD (ADD (t1, CH (e, f, g)), SIGMA1 (e));
-      t2 = ADD (SIGMA0 (a), MAJ (a, b, c));
+      /* The next round waits for E most: so what is D + T1 is summed up on
+       * its own, and of all its operands, SIGMA1 is ready last.
+       */
+      t = ADD (h, ADD (m[i%16], _mm512_set1_epi32 (k[i])));
+      ch = CH (e, f, g);
+      s1 = SIGMA1 (e);
+      t1 = ADD (ADD (t, ch), s1);
       h = g;
       g = f;
       f = e;
-      e = ADD (d, t1);
+      e = ADD (ADD (ADD (d, t), ch), s1);
       d = c;
+      t = ADD (ADD (t1, MAJ (a, b, c)), SIGMA0 (a));
       c = b;
       b = a;
-      a = ADD (t1, t2);
+      a = t;
     }
     s[0] = ADD (s[0], a);
     s[1] = ADD (s[1], b);
