@@ -119,10 +119,12 @@ none (void)
  * distance of STRIDE bytes, which is also their length.
  * OUT may be at DATA, or before it: all is read before any is written.
  * Without DATA, the messages are zeros, and what is done with them in each
- * round falls away.
+ * round falls away.  What lies AHEAD bytes behind the messages is asked for
+ * meanwhile, if that is not 0: 16 streams are too many for the processor to
+ * see where they lead.  Nothing need be there.
  */
 AVX512 static inline __attribute__ ((always_inline)) void
-hash (const uint8_t *data, size_t stride, size_t count,
+hash (const uint8_t *data, size_t stride, size_t count, size_t ahead,
       struct counters counters, int is_parent, uint8_t *out)
 {
   const size_t last = (count < LANES ? count : LANES) - 1;
@@ -144,6 +146,11 @@ hash (const uint8_t *data, size_t stride, size_t count,
       m[i] = data ?
         _mm512_loadu_si512 (data + (i < last ? i : last) * stride + at) :
         _mm512_setzero_si512 ();
+    if (ahead > 0) {
+      UNROLL (16)
+      for (int i = 0; i < LANES; ++i)
+        _mm_prefetch (data + ahead + i * stride + at, _MM_HINT_T0);
+    }
     if (data)
       transpose (m);
     compress (h, m, counters.lo, counters.hi, flags);
@@ -161,19 +168,19 @@ AVX512 static void
 hash_chunks (const uint8_t *data, size_t count, struct counters counters,
              uint8_t *out)
 {
-  hash (data, CHUNK, count, counters, 0, out);
+  hash (data, CHUNK, count, LANES*CHUNK, counters, 0, out);
 }
 
 AVX512 static void
 hash_parents (const uint8_t *cvs, size_t count, uint8_t *out)
 {
-  hash (cvs, 2*CV, count, none (), 1, out);
+  hash (cvs, 2*CV, count, 0, none (), 1, out);
 }
 
 AVX512 static void
 hash_zeros (size_t count, uint64_t first, uint8_t *out)
 {
-  hash (NULL, CHUNK, count, consecutive (first), 0, out);
+  hash (NULL, CHUNK, count, 0, consecutive (first), 0, out);
 }
 
 AVX512 void
