@@ -15,7 +15,8 @@ func (b *bench) grow() error {
 		b.printf("\n%s, %s, beside no filter\n", growing, digest)
 		var perGiB []float64
 		for _, gib := range []float64{1, 4, 16} {
-			cpu, memory, err := b.added(digest, "pattern", fmt.Sprintf("%gG", gib))
+			// The difference of two short runs is small beside what they vary by.
+			cpu, memory, err := b.addedOf(int(8/gib)|1, digest, "pattern", fmt.Sprintf("%gG", gib))
 			if err != nil {
 				return err
 			}
@@ -29,7 +30,7 @@ func (b *bench) grow() error {
 			continue // it hashes every zero
 		}
 		for _, tib := range []float64{1, 8} {
-			cpu, memory, err := b.added(digest, "null", fmt.Sprintf("%gT", tib))
+			cpu, memory, err := b.addedOf(3, digest, "null", fmt.Sprintf("%gT", tib))
 			if err != nil {
 				return err
 			}
@@ -39,6 +40,18 @@ func (b *bench) grow() error {
 		}
 	}
 	return nil
+}
+
+// addedOf returns the medians of what several pairs of runs have added.
+func (b *bench) addedOf(pairs int, digest, plugin, size string) (cpu, memory float64, err error) {
+	var cpus, memories []float64
+	for range pairs {
+		if cpu, memory, err = b.added(digest, plugin, size); err != nil {
+			return 0, 0, err
+		}
+		cpus, memories = append(cpus, cpu), append(memories, memory)
+	}
+	return median(cpus), median(memories), nil
 }
 
 // added returns nbdkit's processor time and memory above those of the same
