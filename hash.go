@@ -75,6 +75,7 @@ type hasher struct {
 	running bool  // there is a goroutine for it
 	working bool  // sum is in use
 	stale   bool  // forgotten meanwhile: go back
+	isAhead bool  // the copy does not wait for it
 	chunks  [][]byte
 	pages   []*page // those that chunks are in
 	saves   []save  // by position
@@ -115,6 +116,9 @@ func (l *linear) follow(h *hasher) {
 	for l.next(h) {
 		for _, data := range h.chunks {
 			h.sum.Write(data)
+			if h.isAhead {
+				giveWay()
+			}
 		}
 		if l.hashed(h) {
 			l.settled()
@@ -124,6 +128,10 @@ func (l *linear) follow(h *hasher) {
 
 // hashChunks is how many pages are hashed at a time.
 const hashChunks = 4
+
+// aheadShare is the part of the window that may wait to be hashed, while a digest
+// lets threads of the copy go first: giveWay tells why.
+const aheadShare = 4
 
 // next waits for bytes to be hashed, and tells whether to go on.
 func (l *linear) next(h *hasher) bool {
@@ -147,6 +155,7 @@ func (l *linear) next(h *hasher) bool {
 		h.busy += int64(len(data))
 	}
 	h.working = true
+	h.isAhead = l.frontier-h.pos < l.memory.limit/aheadShare
 	return true
 }
 
