@@ -56,6 +56,7 @@ type tree struct {
 
 	hasHoles atomic.Bool  // nodes.holes is not empty
 	ready    atomic.Int64 // bytes that are known, in whole leaves
+	covered  atomic.Int64 // the same with those that are being hashed
 
 	stages stages
 
@@ -164,12 +165,15 @@ func (t *tree) touches(lo, hi int64) bool {
 
 // count notes how much is known, for those who ask without the lock.
 func (t *tree) count() {
-	leaves := t.taken.total - t.pending
-	ready := t.size
+	t.ready.Store(t.bytesOf(t.taken.total - t.pending))
+	t.covered.Store(t.bytesOf(t.taken.total))
+}
+
+func (t *tree) bytesOf(leaves int64) int64 {
 	if leaves < t.nodes.n {
-		ready = min(t.size, leaves*t.spec.leafSize)
+		return min(t.size, leaves*t.spec.leafSize)
 	}
-	t.ready.Store(ready)
+	return t.size
 }
 
 // forget makes the bytes [lo, hi) unknown, and with them the rest of the

@@ -156,17 +156,16 @@ func (st *stages) shut() *stage {
 	return s
 }
 
-// flushLast waits until nothing is on a stage, if the tree may be complete with
-// that.
+// flushLast waits until nothing is on a stage, if with that all leaves are known or
+// being hashed: whoever waits for the digest counts on them.
 func (t *tree) flushLast() {
 	for {
 		staged := t.stages.bytes.Load()
-		known := t.known()
-		if staged == 0 || known == t.size || known+staged < t.size {
+		if staged == 0 || t.covered.Load()+staged < t.size {
 			return
 		}
 		t.flush()
-		giveWay() // to those that hash what was on a stage
+		yield() // to those that hash what was on a stage
 	}
 }
 

@@ -221,3 +221,85 @@ func TestStagedLeavesOfWhichSomeAreKnown(t *testing.T) {
 		}
 	}
 }
+
+// A client whose last bytes are on a stage waits for the verdict while another
+// one's are being hashed.
+func TestVerdictWaitsForWhatIsOnAStage(t *testing.T) {
+	const size = 8 * mib
+	for _, unread := range []string{"late", "early"} {
+		for _, slow := range []int64{mib / 2, 3 * mib} {
+			for _, digest := range []string{"blake3", "merkle/sha256/4k", "blkhash/sha256/4k"} {
+				im, c := newTestImage(t, size, "digest", digest, "digest-unread", unread)
+				a, _ := parseAlgorithm(digest)
+				im.conf.expect = []expectation{{a, make([]byte, a.size)}}
+				logError = func(string, ...any) {}
+				tr := im.trees[0]
+				other := tr.take(0, slow/tr.spec.leafSize, true)
+				c.read(slow, size-3*stagedMax)
+				for at := int64(size - 3*stagedMax); at < size; at += stagedMax {
+					c.read(at, at+stagedMax)
+				}
+				verdict := make(chan error)
+				go func() { verdict <- im.verdict() }()
+				select {
+				case err := <-verdict:
+					t.Errorf("%s, %s: the verdict is %v before the digest is known, %d bytes are on a stage",
+						unread, digest, err, tr.stages.bytes.Load())
+					tr.hash(other, c.layer.bytes[:slow])
+				case <-time.After(20 * time.Millisecond):
+					tr.hash(other, c.layer.bytes[:slow])
+					im.settle()
+					if err := <-verdict; err != errMismatch {
+						t.Errorf("%s, %s: the verdict is %v", unread, digest, err)
+					}
+				}
+				im.end()
+			}
+		}
+	}
+}
+
+// slowSink lets a thread that has a node of a level wait.
+type slowSink struct {
+	level       int
+	there, rest chan struct{}
+}
+
+func (s *slowSink) completed(level int, first int64, cvs []byte) {
+	if level == s.level {
+		s.there <- struct{}{}
+		<-s.rest
+	}
+}
+
+// The last leaves are on a stage, a query has them hashed, and the request that
+// has brought them takes the digest all the same.
+func TestQueryThatHashesTheLastStage(t *testing.T) {
+	const size = 64 << 10
+	im, c := newTestImage(t, size, "digest", "blake3")
+	tr := im.trees[0]
+	c.read(0, size-stagedMax)
+	im.snapshot()
+	im.touch()
+	sink := &slowSink{5, make(chan struct{}), make(chan struct{})}
+	tr.sink = sink
+	ticket := im.beginRead(c.cursor, size-stagedMax, size)
+	im.answered(ticket)
+	if !tr.stage(size-stagedMax, c.layer.bytes[size-stagedMax:]) {
+		t.Skip("leaves are not hashed together here")
+	}
+	query, request := make(chan result), make(chan struct{})
+	go func() { query <- im.snapshot() }()
+	<-sink.there
+	go func() { im.settle(); im.unlist(ticket); close(request) }()
+	select {
+	case <-request:
+	case <-time.After(20 * time.Millisecond):
+	}
+	sink.rest <- struct{}{}
+	<-query
+	<-request
+	if r := im.snapshot(); r.State != complete {
+		t.Errorf("all is known, nobody is at work, and the state is %s", r.State)
+	}
+}
