@@ -93,3 +93,33 @@ func TestEventIsNotMissed(t *testing.T) {
 		t.Error("the event has happened, nobody has signalled it")
 	}
 }
+
+func TestGivesWayToThoseThatAreBackSoon(t *testing.T) {
+	var g giver
+	now := time.Duration(0)
+	// tries gives way n times, for so long each, and returns how often it was open.
+	tries := func(n int, each time.Duration) (open int) {
+		for range n {
+			if g.isOpen(now) {
+				open++
+				g.took(now, now+each)
+			}
+			now += each + time.Millisecond
+		}
+		return open
+	}
+	if open := tries(1000, 500*time.Microsecond); open != 1000 {
+		t.Errorf("where others are back soon, way was given %d times of 1000", open)
+	}
+	g.took(now, now+8*time.Millisecond)
+	if open := tries(100, 300*time.Microsecond); open != 100 {
+		t.Errorf("after it took long once, way was given %d times of 100", open)
+	}
+	if open := tries(1000, 3*time.Millisecond); open > 200 {
+		t.Errorf("where others compute, way was given %d times of 1000", open)
+	}
+	tries(1000, 300*time.Microsecond)
+	if open := tries(100, 300*time.Microsecond); open != 100 {
+		t.Errorf("when they have gone, way was given %d times of 100", open)
+	}
+}

@@ -155,7 +155,7 @@ func (l *linear) next(h *hasher) bool {
 		h.busy += int64(len(data))
 	}
 	h.working = true
-	h.isAhead = l.frontier-h.pos < l.memory.limit/aheadShare
+	h.isAhead = l.frontier < l.size && len(l.waiters) == 0 && l.frontier-h.pos < l.memory.limit/aheadShare
 	return true
 }
 

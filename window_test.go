@@ -44,26 +44,33 @@ func (h stepHash) Write(p []byte) (int, error) {
 	return h.Hash.Write(p)
 }
 
-// A digest gives way to the copy as long as little waits for it, and only then.
+// A digest gives way to the copy as long as there is one and little waits for it.
 func TestDigestThatLagsDoesNotGiveWay(t *testing.T) {
-	const pages = 32
+	const pages = 32 // and one more at the end
 	h := stepHash{sha256.New(), make(chan struct{}), make(chan struct{})}
-	l := newLinear(pages*pageSize, &budget{limit: pages * pageSize}, []hash.Hash{h}, func() {})
-	l.offer(0, make([]byte, pageSize))
-	for hashed := range pages {
+	l := newLinear((pages+1)*pageSize, &budget{limit: pages * pageSize}, []hash.Hash{h}, func() {})
+	add := func(from, n int64) {
+		if done := l.offer(from*pageSize, make([]byte, n*pageSize)); int64(done) < n*pageSize {
+			t.Fatalf("there was room for %d bytes of %d", done, n*pageSize)
+		}
+	}
+	add(0, 1)
+	for hashed := range pages + 1 {
 		<-h.began
-		if hashed == 0 {
-			if n := l.offer(pageSize, make([]byte, (pages-1)*pageSize)); n < (pages-1)*pageSize {
-				t.Fatalf("there was room for %d bytes of %d", n, (pages-1)*pageSize)
-			}
+		switch hashed {
+		case 0:
+			add(1, pages-1)
+		case pages - 1:
+			add(pages, 1)
 		}
 		l.mu.Lock()
 		begun, isAhead := int(l.hashers[0].pos/pageSize), l.hashers[0].isAhead
 		l.mu.Unlock()
-		// It was decided when it began with these pages; with the first, when
-		// there was no other.
-		if want := begun == 0 || pages-begun < pages/aheadShare; isAhead != want {
-			t.Errorf("%d of %d pages wait for the digest: it gives way: %v", pages-begun, pages, isAhead)
+		// It was decided when it began with these pages: with the first, when
+		// there was no other, and with the last, when there would be none.
+		want := begun == 0 || begun < pages && pages-begun < pages/aheadShare
+		if isAhead != want {
+			t.Errorf("with %d of %d pages hashed, it gives way: %v", begun, pages, isAhead)
 		}
 		h.step <- struct{}{}
 	}
