@@ -10,8 +10,8 @@ type claim struct {
 	lo, hi           int64
 	carryLo, carryHi int64
 	void             bool
-	cvs              []byte // scratch
 	children, merged []byte // scratch
+	cvs              []byte // scratch, of those whose leaves are not on a stage
 }
 
 // A sink is told of the nodes of a tree as they complete: count = len(cvs) /
@@ -31,7 +31,6 @@ func (t *tree) newClaim(lo, hi int64) (c *claim) {
 		t.spareClaims = t.spareClaims[:n-1]
 	} else {
 		c = &claim{
-			cvs:      make([]byte, t.spec.cvSize<<t.nodes.pageBits()),
 			children: make([]byte, t.spec.cvSize<<t.spec.arityBits),
 			merged:   make([]byte, t.spec.cvSize),
 		}
@@ -66,6 +65,7 @@ func (t *tree) lose(lo, hi int64) {
 // hash makes the leaves of a claim known; data are their bytes.
 func (t *tree) hash(c *claim, data []byte) {
 	s := t.spec
+	t.makeRoom(c)
 	switch {
 	case t.isSingle():
 		s.hashSingle(c.cvs[:s.cvSize], data)
@@ -89,6 +89,13 @@ func (t *tree) hash(c *claim, data []byte) {
 			return
 		}
 		lo += count * span
+	}
+}
+
+// makeRoom gives a claim room for chaining values.
+func (t *tree) makeRoom(c *claim) {
+	if c.cvs == nil {
+		c.cvs = make([]byte, t.spec.cvSize<<t.nodes.pageBits())
 	}
 }
 

@@ -124,6 +124,7 @@ func (t *tree) height() int { return t.spec.levels(t.nodes.n) }
 // is forgotten of them leaves holes.
 func (t *tree) hashHole(c *claim) {
 	s := t.spec
+	t.makeRoom(c)
 	for lo, hi := c.lo, c.hi; lo < hi; {
 		level := t.largest(lo, hi, t.height()-1)
 		count := t.siblings(lo, hi, level)
