@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 )
@@ -58,6 +59,11 @@ func (e *endPass) run(readers int) error {
 			e.im.cutHoles(e.interrupted)
 		}
 		switch {
+		case e.err == nil && lo == hi && e.im.isHashing() && !e.interrupted():
+			// By a client that has just gone, or that has others' leaves on its
+			// stage.
+			time.Sleep(othersPause)
+			continue
 		case e.err != nil || lo == hi:
 			return e.err
 		case e.passedBy:
@@ -72,6 +78,12 @@ func (e *endPass) run(readers int) error {
 		e.position, e.dataEnd, e.passedBy = lo, 0, false
 		e.pass(readers)
 	}
+}
+
+// isHashing tells whether the digest is not there yet, although nothing is unknown,
+// because threads are at work.
+func (im *image) isHashing() bool {
+	return !im.finishedOrFailed() && slices.ContainsFunc(im.trees, (*tree).isHashing)
 }
 
 func (e *endPass) pass(readers int) {

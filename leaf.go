@@ -246,6 +246,13 @@ func (t *tree) isCovered() bool {
 	return t.taken.total == t.nodes.n
 }
 
+// isHashing tells whether a thread is about to make leaves known, or nodes of them.
+func (t *tree) isHashing() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.claims) > 0 || t.stages.bytes.Load() > 0
+}
+
 // complete tells whether all bytes are known.
 func (t *tree) complete() bool {
 	if t.known() < t.size {

@@ -303,3 +303,27 @@ func TestQueryThatHashesTheLastStage(t *testing.T) {
 		t.Errorf("all is known, nobody is at work, and the state is %s", r.State)
 	}
 }
+
+// A client that goes has what is left on a stage hashed, while nbdkit ends: all is
+// taken, and the end pass waits for it.
+func TestEndPassWaitsForThreadsThatHash(t *testing.T) {
+	const size = 2 * mib
+	for _, digest := range []string{"blake3", "merkle/sha256/4k", "blkhash/sha256/4k"} {
+		im, c := newTestImage(t, size, "digest", digest, "digest-unread", "late")
+		tr := im.trees[0]
+		other := tr.take(0, 64, true)
+		c.read(64*tr.spec.leafSize, size)
+		hashed := background(t, func() {
+			time.Sleep(20 * time.Millisecond)
+			tr.hash(other, c.layer.bytes[:64*tr.spec.leafSize])
+		})
+		pass := endPass{im: im, next: c.layer, interrupted: func() bool { return false }}
+		if err := pass.run(1); err != nil {
+			t.Error(err)
+		}
+		if !im.done.Load() {
+			t.Errorf("%s: the pass ends, and the state is %s", digest, im.snapshot().State)
+		}
+		hashed()
+	}
+}
