@@ -103,15 +103,10 @@ func (im *image) fromPrefix(buf []byte, offset int64) int {
 // leave ends what admit has begun.
 func (im *image) leave() {
 	im.door.Lock()
-	im.guests--
-	last := im.guests == 0
-	if last {
+	defer im.door.Unlock()
+	if im.guests--; im.guests == 0 {
 		im.prefix.Store(nil)
 		im.dropSpare()
-	}
-	im.door.Unlock()
-	if last {
-		im.settle() // what was on a stage may have been missing
 	}
 }
 
