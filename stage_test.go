@@ -142,6 +142,23 @@ func TestStagesAreDropped(t *testing.T) {
 	}
 }
 
+// What is on a stage is hashed in the stage's own memory, however small the leaves.
+func TestClaimsOfAStageTakeNoMemory(t *testing.T) {
+	tr := newTree(treeOf(t, "dmverity/sha256/512"), mib, roomy(), 64*mib)
+	if !tr.stage(0, make([]byte, 8192)) || !tr.stage(mib/2, make([]byte, 8192)) {
+		t.Skip("this processor hashes one at a time")
+	}
+	tr.flush()
+	if len(tr.spareClaims) == 0 {
+		t.Fatal("no claim was made")
+	}
+	for _, c := range tr.spareClaims {
+		if c.cvs != nil {
+			t.Fatalf("a claim has taken %d bytes", len(c.cvs))
+		}
+	}
+}
+
 func TestChunksAnywhereAreThoseOfTheDefinition(t *testing.T) {
 	if !haveAVX512 {
 		t.Skip("this processor has no AVX-512")
