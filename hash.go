@@ -47,7 +47,6 @@ type linear struct {
 	zeros    extents        // ready bytes that are zero and in no page
 	pages    ordered[*page] // by offset
 	spare    []*page
-	owned    int64                                  // pages that there are, in use or not
 	frontier int64                                  // all bytes before it are ready
 	quick    struct{ frontier, ready atomic.Int64 } // of the same, without the lock
 	stopped  bool
@@ -191,7 +190,9 @@ func (l *linear) hashed(h *hasher) bool {
 	for _, page := range h.pages {
 		l.release(page)
 	}
-	h.pages = h.pages[:0]
+	clear(h.pages) // that they do not outlive their use
+	clear(h.chunks)
+	h.pages, h.chunks = h.pages[:0], h.chunks[:0]
 	if h.stale {
 		h.stale = false
 		h.resume()
@@ -332,7 +333,6 @@ func (l *linear) dropSpare() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.resting = true
-	l.owned -= int64(len(l.spare))
 	l.spare, l.spareCopies, l.spareWaiters = nil, nil, nil
 	l.data.Broadcast()
 }

@@ -13,29 +13,13 @@ type page struct {
 	removed bool // from the window, while it was in use
 }
 
-// firstPages is how many pages are made at first: enough for a look at an image.
-const firstPages = 24
-
-// newPage returns a page that is not in use. When the first ones are not enough,
-// all the others are made at once: Go's garbage collector, which begins anew
-// whenever the heap has grown by some share, would do so all along while the
-// window fills, with the thread that hashes waiting for data. Memory that was not
-// used yet is none of the machine's.
+// newPage returns a page that is not in use. Each has memory of its own, so that
+// those that nobody needs any more can go one by one.
 func (l *linear) newPage() *page {
-	if len(l.spare) == 0 {
-		n := min(l.memory.limit, l.size+pageSize-1)/pageSize - l.owned
-		if l.owned == 0 {
-			n = min(n, firstPages)
-		}
-		n = max(n, 1)
-		l.owned += n
-		data, pages := make([]byte, n*pageSize), make([]page, n)
-		for i := range pages {
-			pages[i].data = data[i*pageSize:][:pageSize:pageSize]
-			l.spare = append(l.spare, &pages[i])
-		}
-	}
 	last := len(l.spare) - 1
+	if last < 0 {
+		return &page{data: make([]byte, pageSize)}
+	}
 	p := l.spare[last]
 	l.spare = l.spare[:last]
 	return p
@@ -64,9 +48,7 @@ func (l *linear) release(p *page) {
 }
 
 func (l *linear) keepSpare(p *page) {
-	if l.resting {
-		l.owned--
-	} else {
+	if !l.resting {
 		l.spare = append(l.spare, p)
 	}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"crypto/sha256"
 	"hash"
+	"runtime"
 	"testing"
 	"time"
 )
@@ -75,4 +76,39 @@ func TestDigestThatLagsDoesNotGiveWay(t *testing.T) {
 		h.step <- struct{}{}
 	}
 	l.drain(func() bool { return false })
+}
+
+// heap returns how many bytes are in use.
+func heap() int64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
+// Clients come one after the other, and of what each has read some bytes stay in
+// the window: they do not keep the memory of others.
+func TestPagesThatStayKeepNoOthers(t *testing.T) {
+	const step = 256 // pages
+	const sessions = 12
+	l := newLinear(sessions*2*step*pageSize, &budget{limit: 2 * step * pageSize}, []hash.Hash{sha256.New()}, func() {})
+	defer l.stop()
+	data := make([]byte, step*pageSize)
+	before := heap()
+	for i := range int64(sessions) {
+		at := i * step * pageSize
+		l.offer(at+pageSize, data[pageSize:])
+		l.offer(l.size-(i+1)*2*pageSize, data[:pageSize])
+		l.offer(at, data[:pageSize])
+		l.drain(never)
+		l.dropSpare()
+		if used := l.memory.used.Load(); used != (i+1)*pageSize {
+			t.Fatalf("client %d: %d bytes are in the window", i, used)
+		}
+	}
+	if kept := heap() - before; kept > 8<<20 {
+		t.Errorf("%d bytes are kept for %d in the window", kept, l.memory.used.Load())
+	}
+	runtime.KeepAlive(data)
+	runtime.KeepAlive(l)
 }
