@@ -110,6 +110,16 @@ func (im *image) leave() {
 	}
 }
 
+// restUnlessVisited gives up what a query that has read the image has kept for
+// clients, if there are none.
+func (im *image) restUnlessVisited() {
+	im.door.Lock()
+	defer im.door.Unlock()
+	if im.guests == 0 {
+		im.dropSpare()
+	}
+}
+
 // check tells why an image must not be served.
 func (im *image) check(s signature, readonly bool) error {
 	if !readonly && s.kinds[0].name == "blank" {

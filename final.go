@@ -93,6 +93,7 @@ func (f *filter) complete(export string, open func(string) (*nbdkit.Context, err
 		return err
 	}
 	defer f.release(im)
+	defer im.restUnlessVisited()
 	im.touch()
 	err = im.complete(context, f.readers(), shutdown)
 	if err != nil {

@@ -131,3 +131,22 @@ func TestNamesOfExportsLeaveNothingBehind(t *testing.T) {
 	notMore(t, before, s.settled(), 8*kib)
 	s.stop()
 }
+
+// Queries that read an image to its end, which no client has opened.
+func TestFinalAnswersLeaveNothingBehind(t *testing.T) {
+	s := serve(t, "-r", "--filter="+filter, "pattern", "24M", "digest=sha256,blake3", "signature=any")
+	visit := func(i int) {
+		if got := ask(t, s, fmt.Sprint(".digest-final/", i)).state(); !strings.HasPrefix(got, fmt.Sprint(i, " complete ")) {
+			t.Fatalf("the answer is %s", got)
+		}
+	}
+	for i := range 4 {
+		visit(i)
+	}
+	before := s.settled()
+	for i := range 24 {
+		visit(100 + i)
+	}
+	notMore(t, before, s.settled(), 64*kib)
+	s.stop()
+}
