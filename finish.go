@@ -246,7 +246,7 @@ func (im *image) zero(lo, hi int64, needed bool) {
 		a, b = min(a, hi), min(b, hi)
 		im.holes.Add(b - a)
 		if im.linear != nil {
-			im.linear.zero(a, b)
+			im.linear.zero(a, b, needed)
 		}
 		for _, t := range im.trees {
 			t.addZero(a, b, needed)

@@ -31,6 +31,8 @@ type linear struct {
 	memory  *budget
 	hashers []*hasher
 
+	listLimit int64 // bytes of the lists below above which no hole is kept
+
 	// settled is called, without locks, when all bytes are hashed, and when a
 	// digest failed.
 	settled func()
@@ -88,8 +90,8 @@ type save struct {
 	sum hash.Hash
 }
 
-func newLinear(size int64, memory *budget, sums []hash.Hash, settled func()) *linear {
-	l := &linear{size: size, memory: memory, settled: settled}
+func newLinear(size int64, memory *budget, listLimit int64, sums []hash.Hash, settled func()) *linear {
+	l := &linear{size: size, memory: memory, listLimit: listLimit, settled: settled}
 	l.data, l.idle = sync.NewCond(&l.mu), sync.NewCond(&l.mu)
 	for _, sum := range sums {
 		l.hashers = append(l.hashers, &hasher{sum: sum})

@@ -39,7 +39,7 @@ func (t *tree) addZero(lo, hi int64, needed bool) {
 		return
 	}
 	t.addZeroData(lo, first*leaf, needed)
-	t.addHole(first, end)
+	t.addHole(first, end, needed)
 	t.addZeroData(end*leaf, hi, needed)
 	t.cutHole(first, copyCost)
 	t.cutHole(first-1, copyCost)
@@ -58,13 +58,14 @@ func (t *tree) addZeroData(lo, hi int64, needed bool) {
 	}
 }
 
-// addHole adds those of the leaves that are unknown.
-func (t *tree) addHole(lo, hi int64) {
+// addHole adds those of the leaves that are unknown. Needed is as in add: a map of
+// an image can have any number of holes.
+func (t *tree) addHole(lo, hi int64, needed bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for lo < hi {
 		a, b := t.taken.missing(lo, hi)
-		if a < b {
+		if a < b && (needed || !t.isFull() || t.touches(a, b)) {
 			t.taken.add(a, b)
 			t.nodes.addHole(a, b)
 			t.dropParts(a, b)

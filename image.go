@@ -139,21 +139,22 @@ func newImage(export string, size int64, conf *config, changed func()) *image {
 			trees++
 		}
 	}
-	// What is left of the memory is for nodes, and 32 MiB for each TiB.
-	nodes := conf.memory / 4
-	if len(sums) == 0 {
-		nodes = conf.memory / 2
+	// What is left of the memory is for nodes and lists, and 32 MiB for each TiB.
+	nodes, perSize := conf.memory/2, size>>15
+	if len(sums) > 0 {
+		share := perSize / (trees + 1)
+		im.linear = newLinear(size, &im.memory, conf.memory/16+share, sums, im.settle)
+		nodes, perSize = conf.memory/4, perSize-share
 	}
 	for _, a := range conf.digests {
 		if a.new != nil {
 			continue
 		}
-		t := newTree(conf.spec(a), size, &im.memory, (nodes+size>>15)/trees)
+		t := newTree(conf.spec(a), size, &im.memory, (nodes+perSize)/trees)
 		im.trees = append(im.trees, t)
 		im.known = append(im.known, t)
 	}
-	if len(sums) > 0 {
-		im.linear = newLinear(size, &im.memory, sums, im.settle)
+	if im.linear != nil {
 		im.known = append(im.known, im.linear)
 	}
 	return im

@@ -126,18 +126,27 @@ func (l *linear) copied(c *copying) {
 	l.spareCopies = append(l.spareCopies, c)
 }
 
-// zero takes a range that reads as zero.
-func (l *linear) zero(lo, hi int64) {
+// zero takes a range that reads as zero. Unless needed is set, it is not kept if
+// there is no memory for one more fragment.
+func (l *linear) zero(lo, hi int64, needed bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for lo < hi {
 		a, b := l.taken.missing(lo, hi)
-		l.taken.add(a, b)
-		l.ready.add(a, b)
-		l.zeros.add(a, b)
+		if needed || !l.isFull() || a == l.frontier || a > 0 && l.taken.covers(a-1, a) {
+			l.taken.add(a, b)
+			l.ready.add(a, b)
+			l.zeros.add(a, b)
+		}
 		lo = b
 	}
 	l.advance()
+}
+
+// isFull tells whether the lists take all the memory that they may.
+func (l *linear) isFull() bool {
+	const perExtent = 24
+	return perExtent*int64(l.taken.ends.count+l.ready.ends.count+l.zeros.ends.count) > l.listLimit
 }
 
 // advance moves the frontier over what is ready.

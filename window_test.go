@@ -12,7 +12,7 @@ import (
 // that are not: otherwise it would try again at once, for ever.
 func TestRoomIsForWhatIsMissing(t *testing.T) {
 	const limit = 16 * pageSize
-	l := newLinear(64*pageSize, &budget{limit: limit}, []hash.Hash{sha256.New()}, func() {})
+	l := newLinear(64*pageSize, &budget{limit: limit}, mib, []hash.Hash{sha256.New()}, func() {})
 	defer l.stop()
 	data := make([]byte, 32*pageSize)
 	l.offer(pageSize, data[:pageSize])      // near the gap at the start
@@ -49,7 +49,7 @@ func (h stepHash) Write(p []byte) (int, error) {
 func TestDigestThatLagsDoesNotGiveWay(t *testing.T) {
 	const pages = 32 // and one more at the end
 	h := stepHash{sha256.New(), make(chan struct{}), make(chan struct{})}
-	l := newLinear((pages+1)*pageSize, &budget{limit: pages * pageSize}, []hash.Hash{h}, func() {})
+	l := newLinear((pages+1)*pageSize, &budget{limit: pages * pageSize}, mib, []hash.Hash{h}, func() {})
 	add := func(from, n int64) {
 		if done := l.offer(from*pageSize, make([]byte, n*pageSize)); int64(done) < n*pageSize {
 			t.Fatalf("there was room for %d bytes of %d", done, n*pageSize)
@@ -91,7 +91,7 @@ func heap() int64 {
 func TestPagesThatStayKeepNoOthers(t *testing.T) {
 	const step = 256 // pages
 	const sessions = 12
-	l := newLinear(sessions*2*step*pageSize, &budget{limit: 2 * step * pageSize}, []hash.Hash{sha256.New()}, func() {})
+	l := newLinear(sessions*2*step*pageSize, &budget{limit: 2 * step * pageSize}, mib, []hash.Hash{sha256.New()}, func() {})
 	defer l.stop()
 	data := make([]byte, step*pageSize)
 	before := heap()
