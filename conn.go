@@ -100,7 +100,9 @@ func (c *conn) Begin(op nbdkit.Op, buf []byte, offset, count int64) (ticket uint
 	case nbdkit.AskExtents:
 		return c.image.beginExtents(offset, offset+count), 0, nil
 	}
-	return c.image.beginWrite(c.cursor, offset, offset+count), 0, nil
+	ticket = c.image.beginWrite(c.cursor, offset, offset+count)
+	c.filter.overwritten(c.image, offset, offset+count)
+	return ticket, 0, nil
 }
 
 // errMismatch fails the requests of an image that is not the expected one. The
@@ -108,6 +110,9 @@ func (c *conn) Begin(op nbdkit.Op, buf []byte, offset, count int64) (ticket uint
 var errMismatch = fmt.Errorf("digest mismatch: %w: %w", nbdkit.ErrSilent, syscall.EIO)
 
 func (c *conn) End(next nbdkit.Next, op nbdkit.Op, ticket uint64, data []byte, offset, count int64, ok bool) error {
+	if op != nbdkit.Read {
+		c.filter.overwritten(c.image, offset, offset+count)
+	}
 	switch op {
 	case nbdkit.Read:
 		c.image.endRead(next, c.cursor, ticket, offset, data)

@@ -16,6 +16,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -39,6 +40,8 @@ type filter struct {
 
 	directory string // in which nbdkit was started
 	queries   queries
+
+	several atomic.Bool // there has been more than one image
 
 	mu     sync.Mutex // guards images
 	images map[string]*image
@@ -101,6 +104,7 @@ func (f *filter) image(export string, size int64) (*image, error) {
 	im, old, err := f.findImage(export, size)
 	if old != nil {
 		old.end()
+		old.prefix.Store(nil)
 		f.publish() // without the result of what was there
 		nbdkit.Error("%v has changed its size from %d to %d: its digest begins anew", old, old.size, size)
 	}
@@ -123,7 +127,41 @@ func (f *filter) findImage(export string, size int64) (im, gone *image, err erro
 	im = newImage(export, size, f.conf, f.publish)
 	f.images[export] = im
 	im.users++
+	if old != nil || len(f.images) > 1 {
+		f.several.Store(true)
+	}
 	return im, old, nil
+}
+
+// overwritten tells the images that may be the same disk under another name, or
+// before it was resized, that a client begins or ends a change of [lo, hi). The
+// default export may be any of them.
+func (f *filter) overwritten(im *image, lo, hi int64) {
+	if !f.several.Load() {
+		return
+	}
+	for _, other := range f.twins(im) {
+		other.overwritten(lo, hi)
+	}
+}
+
+func (f *filter) twins(im *image) (twins []*image) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if im.export != "" {
+		for _, name := range []string{"", im.export} {
+			if other := f.images[name]; other != nil && other != im {
+				twins = append(twins, other)
+			}
+		}
+		return twins
+	}
+	for _, other := range f.images {
+		if other != im {
+			twins = append(twins, other)
+		}
+	}
+	return twins
 }
 
 // release ends the use of an image. One of which nobody has read anything is

@@ -135,6 +135,19 @@ func (im *image) beginWrite(c *cursor, lo, hi int64) uint64 {
 func (im *image) listWrite(c *cursor, lo, hi int64) (ticket uint64, withdrawn bool) {
 	im.mu.Lock()
 	defer im.mu.Unlock()
+	if !c.writer {
+		c.writer = true
+		im.writers++
+	}
+	// Of two writes at once, either may be the last. A read changes nothing, but
+	// may see old or new bytes.
+	tainted := im.isWritten(lo, hi)
+	withdrawn = im.taint(lo, hi)
+	return im.list(op{lo: lo, hi: hi, below: true, writing: true, tainted: tainted}), withdrawn
+}
+
+// taint notes a change of [lo, hi). It tells whether a result is void with it.
+func (im *image) taint(lo, hi int64) (withdrawn bool) {
 	im.written = true
 	im.prefix.Store(nil)
 	im.marks.Store(nil)
@@ -142,23 +155,29 @@ func (im *image) listWrite(c *cursor, lo, hi int64) (ticket uint64, withdrawn bo
 	im.done.Store(false)
 	withdrawn = im.sums != nil
 	im.sums = nil
-	if !c.writer {
-		c.writer = true
-		im.writers++
-	}
-	o := op{lo: lo, hi: hi, below: true, writing: true}
 	for i := range im.ops {
-		if p := &im.ops[i]; p.active && p.lo < hi && lo < p.hi {
-			// Of two writes at once, either may be the last. A read changes
-			// nothing, but may see old or new bytes.
-			o.tainted = o.tainted || p.writing
-			if !p.tainted {
-				p.tainted = true
-				im.tainted++
-			}
+		if p := &im.ops[i]; p.active && p.lo < hi && lo < p.hi && !p.tainted {
+			p.tainted = true
+			im.tainted++
 		}
 	}
-	return im.list(o), withdrawn
+	return withdrawn
+}
+
+// overwritten makes [lo, hi) unknown: a client may have changed it through another
+// export.
+func (im *image) overwritten(lo, hi int64) {
+	im.mu.Lock()
+	withdrawn := im.taint(lo, hi)
+	im.mu.Unlock()
+	if hi = min(hi, im.size); lo < hi {
+		for _, k := range im.known {
+			k.forget(lo, hi)
+		}
+	}
+	if withdrawn {
+		im.changed()
+	}
 }
 
 // endWrite takes the data that was written, if the request was done.
