@@ -103,6 +103,8 @@ type image struct {
 	written   bool // somebody has written
 	began     int  // counts writes, so that a sum taken meanwhile is void
 	sums      []string
+	results   int // counts sums, one after the other
+	withdrawn int // of these, how many are taken back from whoever was told
 	ended     bool
 	failure   string
 	signature *signature // nil until a client was admitted

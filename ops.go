@@ -122,17 +122,27 @@ func (im *image) isWritten(lo, hi int64) bool {
 // beginWrite lists a request that changes [lo, hi).
 func (im *image) beginWrite(c *cursor, lo, hi int64) uint64 {
 	im.touch()
-	ticket, withdrawn := im.listWrite(c, lo, hi)
+	ticket, result := im.listWrite(c, lo, hi)
 	for _, k := range im.known {
 		k.forget(lo, hi)
 	}
-	if withdrawn {
-		im.changed()
-	}
+	im.withdraw(result)
 	return ticket
 }
 
-func (im *image) listWrite(c *cursor, lo, hi int64) (ticket uint64, withdrawn bool) {
+// withdraw takes back what has been said of the image up to a result, if it has
+// not been yet. Another thread may be about to: nobody writes before that is done.
+func (im *image) withdraw(result int) {
+	if result == 0 {
+		return
+	}
+	im.changed()
+	im.mu.Lock()
+	defer im.mu.Unlock()
+	im.withdrawn = max(im.withdrawn, result)
+}
+
+func (im *image) listWrite(c *cursor, lo, hi int64) (ticket uint64, result int) {
 	im.mu.Lock()
 	defer im.mu.Unlock()
 	if !c.writer {
@@ -142,18 +152,18 @@ func (im *image) listWrite(c *cursor, lo, hi int64) (ticket uint64, withdrawn bo
 	// Of two writes at once, either may be the last. A read changes nothing, but
 	// may see old or new bytes.
 	tainted := im.isWritten(lo, hi)
-	withdrawn = im.taint(lo, hi)
-	return im.list(op{lo: lo, hi: hi, below: true, writing: true, tainted: tainted}), withdrawn
+	result = im.taint(lo, hi)
+	return im.list(op{lo: lo, hi: hi, below: true, writing: true, tainted: tainted}), result
 }
 
-// taint notes a change of [lo, hi). It tells whether a result is void with it.
-func (im *image) taint(lo, hi int64) (withdrawn bool) {
+// taint notes a change of [lo, hi). It returns the number of the last result, if
+// that is to be withdrawn.
+func (im *image) taint(lo, hi int64) (result int) {
 	im.written = true
 	im.prefix.Store(nil)
 	im.marks.Store(nil)
 	im.began++
 	im.done.Store(false)
-	withdrawn = im.sums != nil
 	im.sums = nil
 	for i := range im.ops {
 		if p := &im.ops[i]; p.active && p.lo < hi && lo < p.hi && !p.tainted {
@@ -161,23 +171,24 @@ func (im *image) taint(lo, hi int64) (withdrawn bool) {
 			im.tainted++
 		}
 	}
-	return withdrawn
+	if im.results > im.withdrawn {
+		result = im.results
+	}
+	return result
 }
 
 // overwritten makes [lo, hi) unknown: a client may have changed it through another
 // export.
 func (im *image) overwritten(lo, hi int64) {
 	im.mu.Lock()
-	withdrawn := im.taint(lo, hi)
+	result := im.taint(lo, hi)
 	im.mu.Unlock()
 	if hi = min(hi, im.size); lo < hi {
 		for _, k := range im.known {
 			k.forget(lo, hi)
 		}
 	}
-	if withdrawn {
-		im.changed()
-	}
+	im.withdraw(result)
 }
 
 // endWrite takes the data that was written, if the request was done.

@@ -78,6 +78,7 @@ func (im *image) setSums(began int, sums []string) bool {
 		return false
 	}
 	im.sums = sums
+	im.results++
 	im.finished = time.Now()
 	im.compare(sums)
 	im.done.Store(true)
