@@ -109,7 +109,11 @@ interrupt (int sig)
 static void
 filter_cleanup (nbdkit_backend *backend)
 {
-  struct sigaction sa = { .sa_handler = interrupt, .sa_flags = SA_RESTART };
+  /* Any thread may take the signal, and those of Go have small stacks. */
+  struct sigaction sa = {
+    .sa_handler = interrupt,
+    .sa_flags = SA_RESTART | SA_ONSTACK,
+  };
   struct sigaction old_int, old_term;
 
   sigaction (SIGINT, &sa, &old_int);

@@ -4,9 +4,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // orders are scripts that read all of an image, each in its own way.
@@ -221,5 +224,36 @@ func TestImageThatNobodyReadsHasNoDigest(t *testing.T) {
 		"digest-file="+sidecar, "--run", `nbdinfo --no-content "$uri"`)
 	if got, err := os.ReadFile(sidecar); err == nil && strings.Contains(string(got), "=") {
 		t.Errorf("the sidecar has\n%s", got)
+	}
+}
+
+// Threads of Go have small stacks. A signal that one of them takes must not be
+// handled there.
+func TestSignalsOfEveryThread(t *testing.T) {
+	for _, digest := range []string{"sha256,md5,sha1,blake3", "merkle/sha512/64k,blake3"} {
+		for range 4 {
+			sidecar := filepath.Join(t.TempDir(), "disk.sum")
+			s := serve(t, "-r", "--filter="+filter, "--filter=log", "pattern", "64G", "logfile="+sidecar+".log",
+				"digest="+digest, "digest-unread=late", "digest-file="+sidecar)
+			nbdsh(t, s.uri(), "h.pread(3 << 20, 0)")
+			pid := s.cmd.Process.Pid
+			s.cmd.Process.Signal(syscall.SIGTERM)
+			waitFor(t, "the end pass", func() bool {
+				return strings.Contains(contents(t, sidecar+".log"), "offset=0x2000000 ")
+			})
+			tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, task := range tasks {
+				tid, _ := strconv.Atoi(task.Name())
+				unix.Tgkill(pid, tid, syscall.SIGINT)
+			}
+			<-s.exited
+			if status := s.cmd.ProcessState.ExitCode(); status != 0 {
+				t.Fatalf("nbdkit: %v\n%s", s.cmd.ProcessState, s.stderr())
+			}
+			wantComments(t, sidecar, strings.Count(digest, ",")+1)
+		}
 	}
 }
