@@ -52,16 +52,54 @@ func newSidecar(path string, format format, stdout int) *sidecar {
 	return s
 }
 
-// standardStream returns which descriptor path stands for. nbdkit has closed
-// its standard output by the time when there is something to write.
+// standardStream returns which descriptor path stands for, by itself or as a
+// link. nbdkit has closed its standard output by the time when there is
+// something to write.
 func standardStream(path string) int {
-	switch path {
-	case "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1":
-		return 1
-	case "", "/dev/stderr", "/dev/fd/2", "/proc/self/fd/2":
+	if path == "" {
 		return 2
 	}
+	for range maxLinks {
+		switch path = filepath.Clean(path); path {
+		case "/dev/stdout", "/dev/fd/1":
+			return 1
+		case "/dev/stderr", "/dev/fd/2":
+			return 2
+		}
+		dir, err := filepath.EvalSymlinks(filepath.Dir(path))
+		if err != nil {
+			return -1
+		}
+		if isOwnFiles(dir) {
+			switch filepath.Base(path) {
+			case "1":
+				return 1
+			case "2":
+				return 2
+			}
+			return -1
+		}
+		target, err := os.Readlink(path)
+		if err != nil {
+			return -1
+		}
+		if !filepath.IsAbs(target) {
+			target = filepath.Join(dir, target)
+		}
+		path = target
+	}
 	return -1
+}
+
+// maxLinks is how many links in a row the kernel follows.
+const maxLinks = 40
+
+// isOwnFiles tells whether a directory without links holds the open files of
+// this process: it has one for each thread, too.
+func isOwnFiles(dir string) bool {
+	self, err := filepath.EvalSymlinks("/proc/self")
+	rest, ok := strings.CutPrefix(dir, self+"/")
+	return err == nil && ok && filepath.Base(rest) == "fd" && (rest == "fd" || strings.HasPrefix(rest, "task/"))
 }
 
 // prepare removes what an earlier run left.

@@ -273,6 +273,21 @@ func TestSpecialFilesAreWrittenInPlace(t *testing.T) {
 		})
 	}
 
+	t.Run("link to /dev/stdout", func(t *testing.T) {
+		t.Parallel()
+		link := filepath.Join(t.TempDir(), "link")
+		if err := os.Symlink("/dev/stdout", link); err != nil {
+			t.Fatal(err)
+		}
+		got := run(t, "", "nbdkit", "-U", "-", "--filter="+filter, "file", path, "digest-file="+link, "--run", `nbdcopy "$uri" null:`)
+		if got != sum {
+			t.Errorf("stdout has\n%s", got)
+		}
+		if target, err := os.Readlink(link); err != nil || target != "/dev/stdout" {
+			t.Errorf("the link was replaced: %v", err)
+		}
+	})
+
 	t.Run("/dev/null", func(t *testing.T) {
 		t.Parallel()
 		if log := digestOf(t, path, "digest-file=/dev/null"); log != "" {
