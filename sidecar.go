@@ -25,8 +25,8 @@ import (
 // directory that is not ours to write) is opened and written in place.
 //
 // A symbolic link is replaced, not followed: whoever may write to the directory
-// could make it lead to any file of nbdkit's user. One into /proc or /dev stands
-// for an open file or a device and is written in place, as is one to a FIFO.
+// could make it lead to any file of nbdkit's user. One to a device, a FIFO, or
+// standard output or error is written in place: there is nothing to overwrite.
 
 // sidecar is where results go.
 type sidecar struct {
@@ -121,7 +121,7 @@ func (s *sidecar) prepare() error {
 
 // isSpecial tells whether path is something other than a regular file.
 func isSpecial(path string) (bool, error) {
-	if leadsToDevice(path) {
+	if isAmongDevices(path) {
 		return true, nil
 	}
 	info, err := os.Stat(path)
@@ -134,15 +134,12 @@ func isSpecial(path string) (bool, error) {
 	return !info.Mode().IsRegular(), nil
 }
 
-// leadsToDevice tells whether path is among the devices or the process's open
-// files, or a link to one of those. What is behind it may be regular, and still
-// must not be replaced.
-func leadsToDevice(path string) bool {
-	if dir, err := filepath.EvalSymlinks(filepath.Dir(path)); err == nil && isDevice(dir) {
-		return true
-	}
-	target, err := os.Readlink(path)
-	return err == nil && filepath.IsAbs(target) && isDevice(filepath.Dir(target))
+// isAmongDevices tells whether path is among the devices or the process's open
+// files. What is behind it may be regular, and still must not be replaced. A
+// link from elsewhere does not count: /proc has links to every file.
+func isAmongDevices(path string) bool {
+	dir, err := filepath.EvalSymlinks(filepath.Dir(path))
+	return err == nil && isDevice(dir)
 }
 
 // isDevice tells whether a directory holds devices or open files.
@@ -335,7 +332,7 @@ func emptied(fd int, path string) error {
 	if err := unix.Lstat(path, &named); err != nil {
 		return err
 	}
-	if (named.Dev != opened.Dev || named.Ino != opened.Ino) && !leadsToDevice(path) {
+	if (named.Dev != opened.Dev || named.Ino != opened.Ino) && !isAmongDevices(path) {
 		return fmt.Errorf("a symbolic link is not followed: %w", unix.ELOOP)
 	}
 	return unix.Ftruncate(fd, 0)

@@ -53,3 +53,33 @@ func TestStandardStreamHasManyNames(t *testing.T) {
 		}
 	}
 }
+
+// A link that was made to lead elsewhere since the start is not followed, be it
+// by way of /proc.
+func TestLinkToAFileIsNotWrittenThrough(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, []byte("precious"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	open, err := os.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer open.Close()
+	for i, target := range []string{"file", file, "/proc/self/root" + file, fmt.Sprintf("/proc/self/fd/%d", open.Fd())} {
+		link := filepath.Join(dir, fmt.Sprint(i))
+		if err := os.Symlink(target, link); err != nil {
+			t.Fatal(err)
+		}
+		if special, err := isSpecial(link); special || err != nil {
+			t.Errorf("a link to %s is not to be replaced: %v", target, err)
+		}
+		if err := writeInPlace(link, nil); err == nil {
+			t.Errorf("the link to %s was followed", target)
+		}
+		if b, err := os.ReadFile(file); err != nil || string(b) != "precious" {
+			t.Errorf("after a link to %s the file has %q, %v", target, b, err)
+		}
+	}
+}

@@ -322,7 +322,7 @@ func TestSymbolicLinkIsReplaced(t *testing.T) {
 	path := randomImage(t, 100*kib)
 	dir := t.TempDir()
 	write(t, dir+"/precious", "precious")
-	for _, target := range []string{"precious", dir + "/precious", "nowhere"} {
+	for _, target := range []string{"precious", dir + "/precious", "nowhere", "/proc/self/root" + dir + "/precious"} {
 		sidecar := filepath.Join(dir, "disk.sum")
 		os.Remove(sidecar)
 		if err := os.Symlink(target, sidecar); err != nil {
