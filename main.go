@@ -237,8 +237,7 @@ func (f *filter) Finish(next nbdkit.Backend) {
 // finishLast opens the layer below to complete an image after its last client.
 func (f *filter) finishLast(backend nbdkit.Backend, im *image) {
 	im.clientsGone()
-	// The signals may have come before, while an export was completed.
-	im.drain(func() bool { return nbdkit.Interrupted() || nbdkit.Signals() >= 2 })
+	im.drain(isHurried)
 	if !f.wantsMore(im) {
 		return
 	}
@@ -254,6 +253,10 @@ func (f *filter) finishLast(backend nbdkit.Backend, im *image) {
 	defer context.Close()
 	f.finish(context.Next, im)
 }
+
+// isHurried tells whether a signal came after the one that ends nbdkit. Both may
+// have come before Finish, while an export was completed.
+func isHurried() bool { return nbdkit.Interrupted() || nbdkit.Signals() >= 2 }
 
 // wantsMore tells whether the filter is to read what clients have left of an
 // image.

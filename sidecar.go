@@ -294,16 +294,16 @@ func cannotReplace(err error) bool {
 	return false
 }
 
-// fifoTime is how long a FIFO may have no reader.
+// fifoTime is how long a FIFO may have no reader, or one that does not read.
 const fifoTime = 5 * time.Second
 
 // writeInPlace writes to something that exists already, but not to a file that
 // a link leads to.
 func writeInPlace(path string, content []byte) error {
-	for start := time.Now(); ; time.Sleep(50 * time.Millisecond) {
+	for start := time.Now(); ; time.Sleep(fifoPause) {
 		// O_NONBLOCK, because a FIFO without a reader would block for good.
 		fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CLOEXEC|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
-		if errors.Is(err, unix.ENXIO) && time.Since(start) < fifoTime {
+		if errors.Is(err, unix.ENXIO) && time.Since(start) < fifoTime && !isHurried() {
 			continue
 		}
 		if err != nil {
@@ -313,12 +313,12 @@ func writeInPlace(path string, content []byte) error {
 		if err := emptied(fd, path); err != nil {
 			return err
 		}
-		if err := unix.SetNonblock(fd, false); err != nil {
-			return err
-		}
 		return writeAll(fd, content)
 	}
 }
+
+// fifoPause is how often a signal is looked for while a FIFO is waited for.
+const fifoPause = 50 * time.Millisecond
 
 // emptied empties what was opened, if it is a file that may be written to.
 func emptied(fd int, path string) error {
@@ -339,11 +339,21 @@ func emptied(fd int, path string) error {
 }
 
 // writeAll is for descriptors that Go does not own: os.File would end the
-// process when nobody reads stderr.
+// process when nobody reads stderr. It waits for one that does not block.
 func writeAll(fd int, content []byte) error {
-	for len(content) > 0 {
+	for last := time.Now(); len(content) > 0; {
 		n, err := unix.Write(fd, content)
-		if err != nil && !errors.Is(err, unix.EINTR) {
+		switch {
+		case err == nil:
+			last = time.Now()
+		case errors.Is(err, unix.EAGAIN):
+			if time.Since(last) > fifoTime || isHurried() {
+				return errors.New("its reader does not read")
+			}
+			if _, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, int(fifoPause.Milliseconds())); err != nil && !errors.Is(err, unix.EINTR) {
+				return err
+			}
+		case !errors.Is(err, unix.EINTR):
 			return err
 		}
 		content = content[max(n, 0):]

@@ -250,6 +250,36 @@ func TestSpecialFilesAreWrittenInPlace(t *testing.T) {
 		}
 	})
 
+	t.Run("FIFO with a reader that does not read", func(t *testing.T) {
+		t.Parallel()
+		dir := t.TempDir()
+		run(t, dir, "mkfifo", "fifo")
+		reader, err := os.OpenFile(dir+"/fifo", os.O_RDONLY|syscall.O_NONBLOCK, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer reader.Close()
+		s := serveUnseen(t, "--filter="+filter, "file", path, "digest-name="+strings.Repeat("x", 100000), "digest-file="+dir+"/fifo")
+		copyAll(t, s.uri())
+		s.signal(syscall.SIGTERM)
+		if status := s.cmd.ProcessState.ExitCode(); status != 1 || !strings.Contains(s.stderr(), "its reader does not read") {
+			t.Errorf("exit status %d, and stderr has\n%s", status, s.stderr())
+		}
+	})
+
+	t.Run("FIFO that takes a part at a time", func(t *testing.T) {
+		t.Parallel()
+		dir := t.TempDir()
+		run(t, dir, "mkfifo", "fifo")
+		name := strings.Repeat("x", 100000)
+		background(t, "sh", "-c", `{ sleep 1; cat; } < "$1/fifo" > "$1/out"; touch "$1/done"`, "sh", dir)
+		digestOf(t, path, "digest-name="+name, "digest-file="+dir+"/fifo")
+		waitFor(t, "the reader", func() bool { return exists(dir + "/done") })
+		if got := contents(t, dir+"/out"); got != line("blake3", name, sumOf(t, "blake3", path)) {
+			t.Errorf("the reader got %d bytes", len(got))
+		}
+	})
+
 	for _, device := range []string{"/dev/stdout", "/proc/self/fd/1", "/dev/stderr"} {
 		t.Run(device, func(t *testing.T) {
 			t.Parallel()
