@@ -201,6 +201,9 @@ func (s *sidecar) finish(results []result) error {
 		}
 	}
 	if err != nil {
+		if s.inPlace {
+			s.content = nil // it is empty now
+		}
 		return fmt.Errorf("digest-file=%s: the result cannot be written: %w", s.path, err)
 	}
 	s.content = content
@@ -313,7 +316,11 @@ func writeInPlace(path string, content []byte) error {
 		if err := emptied(fd, path); err != nil {
 			return err
 		}
-		return writeAll(fd, content)
+		err = writeAll(fd, content)
+		if err != nil {
+			_ = unix.Ftruncate(fd, 0) // a half must not be taken for the whole; a FIFO has none
+		}
+		return err
 	}
 }
 

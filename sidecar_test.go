@@ -4,7 +4,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // However a standard stream is written, a result for it must not be lost.
@@ -82,4 +85,48 @@ func TestLinkToAFileIsNotWrittenThrough(t *testing.T) {
 			t.Errorf("after a link to %s the file has %q, %v", target, b, err)
 		}
 	}
+}
+
+// someResults returns results of so many exports.
+func someResults(exports ...string) (results []result) {
+	for _, name := range exports {
+		results = append(results, result{Name: name, State: complete, Digests: []digestResult{{tag: "SHA256", Hex: strings.Repeat("0", 64)}}})
+	}
+	return results
+}
+
+// withFileLimit runs f with a limit on the size of files.
+func withFileLimit(t *testing.T, limit uint64, f func()) {
+	t.Helper()
+	var old unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_FSIZE, &old); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: limit, Max: old.Max}); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Setrlimit(unix.RLIMIT_FSIZE, &old)
+	f()
+}
+
+// A file that is written in place is empty after an error, and what it had
+// before can be written again.
+func TestSidecarInPlaceIsNeverLeftHalf(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "disk.sum")
+	if err := os.WriteFile(path, nil, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	s := newSidecar(path, formatText, -1)
+	s.inPlace = true
+	check := func(err error, want string) {
+		t.Helper()
+		if got, e := os.ReadFile(path); string(got) != want || (want == "") != (err != nil) {
+			t.Errorf("after %v the file has %q, %v, want %q", err, got, e, want)
+		}
+	}
+	one, two := someResults("a"), someResults("a", "b")
+	check(s.finish(one), string(formatText(one)))
+	withFileLimit(t, 100, func() { check(s.finish(two), "") })
+	check(s.finish(one), string(formatText(one)))
+	check(s.finish(two), string(formatText(two)))
 }
