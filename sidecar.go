@@ -39,6 +39,7 @@ type sidecar struct {
 	inPlace bool
 	stream  bool   // can be written once only
 	content []byte // what the file has
+	stale   bool   // it may have what does not hold any more
 }
 
 func newSidecar(path string, format format, stdout int) *sidecar {
@@ -150,7 +151,6 @@ func isDevice(dir string) bool {
 // remove takes the file away. If that cannot be, it is emptied and from then
 // on written in place.
 func (s *sidecar) remove() error {
-	s.content = nil
 	if !s.inPlace {
 		err := os.Remove(s.path)
 		if err == nil || errors.Is(err, fs.ErrNotExist) {
@@ -178,7 +178,8 @@ func (s *sidecar) write(results []result) error {
 	return s.finish(results)
 }
 
-// finish writes the last word.
+// finish writes the last word. If it cannot, an earlier one is removed: it does
+// not hold any more.
 func (s *sidecar) finish(results []result) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -201,12 +202,13 @@ func (s *sidecar) finish(results []result) error {
 		}
 	}
 	if err != nil {
-		if s.inPlace {
-			s.content = nil // it is empty now
+		err = fmt.Errorf("digest-file=%s: the result cannot be written: %w", s.path, err)
+		if gone := s.takeBack(); gone != nil {
+			err = fmt.Errorf("%w; %w", err, gone)
 		}
-		return fmt.Errorf("digest-file=%s: the result cannot be written: %w", s.path, err)
+		return err
 	}
-	s.content = content
+	s.content, s.stale = content, false
 	return nil
 }
 
@@ -225,10 +227,19 @@ func forTerminal(content []byte) []byte {
 func (s *sidecar) withdraw() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.content == nil {
+	return s.takeBack()
+}
+
+// takeBack removes what this run has written, if it has. When that fails, it is
+// tried again.
+func (s *sidecar) takeBack() error {
+	if s.content == nil && !s.stale {
 		return nil
 	}
-	return s.remove()
+	s.content, s.stale = nil, true
+	err := s.remove()
+	s.stale = err != nil
+	return err
 }
 
 // replace writes a new file and puts it in the place of path.
@@ -238,10 +249,11 @@ func replace(path string, content []byte) (err error) {
 	if err != nil {
 		return err
 	}
+	name := f.Name()
 	defer func() {
 		if err != nil {
 			f.Close()
-			os.Remove(f.Name())
+			os.Remove(name)
 		}
 	}()
 	if _, err := f.Write(content); err != nil {
@@ -253,9 +265,10 @@ func replace(path string, content []byte) (err error) {
 	if err := f.Close(); err != nil {
 		return err
 	}
-	if err := os.Rename(f.Name(), path); err != nil {
+	if err := os.Rename(name, path); err != nil {
 		return err
 	}
+	name = path
 	return syncDirectory(dir)
 }
 

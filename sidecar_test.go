@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -129,4 +130,56 @@ func TestSidecarInPlaceIsNeverLeftHalf(t *testing.T) {
 	withFileLimit(t, 100, func() { check(s.finish(two), "") })
 	check(s.finish(one), string(formatText(one)))
 	check(s.finish(two), string(formatText(two)))
+}
+
+// A result that another one should have replaced is not left there, and one that
+// cannot be removed is tried to be removed again.
+func TestSidecarKeepsNoOldResultAfterAnError(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "dir")
+	if err := os.Mkdir(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "disk.sum")
+	s := newSidecar(path, formatText, -1)
+	one, two := someResults("a"), someResults("a", "b")
+	if err := s.finish(one); err != nil {
+		t.Fatal(err)
+	}
+	withFileLimit(t, 100, func() {
+		if err := s.finish(two); err == nil {
+			t.Error("a file is larger than it may be")
+		}
+	})
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) > 0 {
+		t.Errorf("there are still %v, %v", entries, err)
+	}
+	if err := s.finish(one); err != nil {
+		t.Error(err)
+	}
+	if b, err := os.ReadFile(path); err != nil || !bytes.Equal(b, formatText(one)) {
+		t.Errorf("the file has %q, %v", b, err)
+	}
+
+	// Something is in the way of the file.
+	if err := os.Rename(dir, dir+"2"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(dir, nil, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.withdraw(); err == nil {
+		t.Error("the result was withdrawn, and is out of reach")
+	}
+	if err := os.Remove(dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(dir+"2", dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.withdraw(); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Lstat(path); err == nil {
+		t.Error("the result is still there")
+	}
 }

@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // digestOf copies an image through the filter in a server of its own, and
@@ -397,6 +399,59 @@ func TestResultThatCannotBeWrittenIsAnError(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What was taken back must not stay when there is no room for what is true.
+func TestOldResultDoesNotStayOnAFullDisk(t *testing.T) {
+	name := strings.Repeat("x", 4000) // more than the log
+	limit := func(t *testing.T, s *server) {
+		t.Helper()
+		if err := unix.Prlimit(s.cmd.Process.Pid, unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: 3000, Max: unix.RLIM_INFINITY}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	t.Run("when the source changes", func(t *testing.T) {
+		t.Parallel()
+		image, sidecar := randomImage(t, 1*mib), filepath.Join(t.TempDir(), "disk.sum")
+		s := serve(t, "-r", "--filter="+filter, "file", image, "digest=sha256", "digest-name="+name, "digest-file="+sidecar)
+		copyAll(t, s.uri())
+		waitFor(t, "the result", func() bool { return exists(sidecar) })
+		limit(t, s)
+		other := []byte(contents(t, image))
+		other[0]++
+		write(t, image, string(other))
+		copyAll(t, s.uri())
+		if exists(sidecar) {
+			t.Error("a source has changed, and its digest is still there")
+		}
+		s.signal(syscall.SIGTERM)
+		if status := s.cmd.ProcessState.ExitCode(); status != 1 || exists(sidecar) {
+			t.Errorf("exit status %d, and the result that cannot be written is there: %v", status, exists(sidecar))
+		}
+	})
+
+	t.Run("when a client writes and another export is complete", func(t *testing.T) {
+		t.Parallel()
+		dir, sidecar := t.TempDir(), filepath.Join(t.TempDir(), "disk.sum")
+		for _, export := range []string{"a", "b"} {
+			write(t, filepath.Join(dir, export), contents(t, randomImage(t, 1*mib)))
+		}
+		s := serve(t, "--filter="+filter, "file", "dir="+dir, "digest=sha256", "digest-name="+name, "digest-file="+sidecar)
+		for _, export := range []string{"a", "b"} {
+			copyAll(t, s.uriOf(export))
+		}
+		waitFor(t, "the results", func() bool {
+			b, _ := os.ReadFile(sidecar)
+			return bytes.Count(b, []byte("\n")) == 2
+		})
+		limit(t, s)
+		nbdsh(t, s.uriOf("a"), fmt.Sprintf("import os; h.pwrite(b'new', 0); assert not os.path.exists(%q)", sidecar))
+		s.signal(syscall.SIGTERM)
+		if exists(sidecar) {
+			t.Error("an image has changed, and its digest is still there")
+		}
+	})
 }
 
 // A reader of the file sees nothing, or all of it.
