@@ -139,6 +139,9 @@ func parseConfig(params []nbdkit.Param, directory string) (*config, error) {
 	if err := c.addExpectations(expect, directory); err != nil {
 		return nil, err
 	}
+	if err := c.spareFile(expect, directory); err != nil {
+		return nil, fmt.Errorf("digest-file=%s: %w", printable(c.file), err)
+	}
 	if c.verify == before && len(c.expect) == 0 {
 		return nil, errors.New("digest-verify=before needs a digest to compare with: use digest-expect=")
 	}
@@ -269,9 +272,7 @@ func (c *config) setFile(path, directory string) error {
 	if path == "-" {
 		return nil
 	}
-	if !filepath.IsAbs(path) {
-		path = filepath.Join(directory, path)
-	}
+	path = absolute(path, directory)
 	c.file = path
 	if info, err := os.Stat(path); err == nil && info.IsDir() {
 		return errors.New("this is a directory: name a file in it")
@@ -287,6 +288,31 @@ func (c *config) setFile(path, directory string) error {
 	case unix.Access(path, unix.W_OK) != nil && unix.Access(filepath.Dir(path), unix.W_OK) != nil:
 		// Found later, with --run the command would wait for a dead server.
 		return errors.New("neither the file nor its directory can be written: name another file")
+	}
+	return nil
+}
+
+// maxSidecar is more than a sidecar has.
+const maxSidecar = 64 << 20 // bytes
+
+// spareFile refuses a digest-file that is no sidecar: what is there when nbdkit
+// starts is removed.
+func (c *config) spareFile(expect []string, directory string) error {
+	if standardStream(c.file) != -1 {
+		return nil // it is not removed
+	}
+	// Not what a link leads to: the link is replaced.
+	if info, err := os.Lstat(c.file); err == nil && info.Mode().IsRegular() && info.Size() > maxSidecar {
+		return fmt.Errorf("the file is larger than %s, so it is no earlier result: name another file, or remove this one", formatSize(maxSidecar))
+	}
+	info, err := os.Stat(c.file)
+	if err != nil {
+		return nil // there is nothing to lose
+	}
+	for _, value := range expect {
+		if sums, err := os.Stat(pathOfChecksums(value, directory)); err == nil && os.SameFile(info, sums) {
+			return fmt.Errorf("this is the checksum file of digest-expect=%s, and would be replaced: name another file", printable(value))
+		}
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"math"
 	"math/big"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -32,6 +33,56 @@ func TestBadParametersSayWhatIsAllowed(t *testing.T) {
 		_, err := parseConfig([]nbdkit.Param{{Key: test.key, Value: test.value}}, "/")
 		if err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s=%s: the error is %v, want %q in it", test.key, test.value, err, test.want)
+		}
+	}
+}
+
+// What is at digest-file is removed at start: not a file that is needed, or that
+// is no sidecar.
+func TestDigestFileIsNotAFileThatIsNeeded(t *testing.T) {
+	dir := t.TempDir()
+	sums := "CHECKSUM"
+	for name, size := range map[string]int64{"large": maxSidecar + 1, "largest": maxSidecar, "stale": 5} {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o666); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Truncate(filepath.Join(dir, name), size); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, sums), []byte(strings.Repeat("0", 32)+"  disk.img\n"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	for link, target := range map[string]string{"to-large": "large", "to-sums": sums} {
+		if err := os.Symlink(target, filepath.Join(dir, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Link(filepath.Join(dir, sums), filepath.Join(dir, "other-name")); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ expect, file, want string }{
+		{"md5:" + strings.Repeat("0", 32), "large", "larger than 64M"},
+		{"md5:" + strings.Repeat("0", 32), "largest", ""},
+		{"md5:" + strings.Repeat("0", 32), "to-large", ""},
+		{"@" + sums, "stale", ""},
+		{"@" + sums, "new", ""},
+		{"@" + sums, "-", ""},
+		{"@" + sums, sums, "is the checksum file of digest-expect=@CHECKSUM"},
+		{"md5:@" + sums, sums, "is the checksum file"},
+		{"@" + dir + "/" + sums, "./" + sums, "is the checksum file"},
+		{"@" + sums, "other-name", "is the checksum file"},
+		{"@to-sums", "to-sums", "is the checksum file"},
+		{"@to-sums", sums, "is the checksum file"},
+	} {
+		for _, params := range [][]nbdkit.Param{
+			{{Key: "digest-expect", Value: c.expect}, {Key: "digest-file", Value: c.file}},
+			{{Key: "digest-file", Value: c.file}, {Key: "digest-expect", Value: c.expect}},
+		} {
+			_, err := parseConfig(params, dir)
+			if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+				t.Errorf("digest-expect=%s digest-file=%s: the error is %v, want %q in it", c.expect, c.file, err, c.want)
+			}
 		}
 	}
 }

@@ -129,9 +129,7 @@ func expectationsOf(file string, want algorithm, name, directory string) ([]expe
 	if file == "" {
 		return nil, errors.New("the name of the checksum file is missing")
 	}
-	if !filepath.IsAbs(file) {
-		file = filepath.Join(directory, file)
-	}
+	file = absolute(file, directory)
 	text, err := readChecksums(file)
 	if err != nil {
 		return nil, err
@@ -144,6 +142,23 @@ func expectationsOf(file string, want algorithm, name, directory string) ([]expe
 		return nil, err
 	}
 	return expect(sums, want, filepath.Base(file))
+}
+
+// pathOfChecksums returns the path of the checksum file in a value of
+// digest-expect that is in order, or "" if it has none.
+func pathOfChecksums(value, directory string) string {
+	_, file, ok := strings.Cut(value, "@")
+	if !ok {
+		return ""
+	}
+	return absolute(file, directory)
+}
+
+func absolute(path, directory string) string {
+	if filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(directory, path)
 }
 
 // An otherDigest is why a line that is in order is of no use.
