@@ -162,6 +162,32 @@ func TestVerifyBefore(t *testing.T) {
 	}
 }
 
+// The sidecar has a mismatch of an image of which no client got any data.
+func TestMismatchBeforeAnyRequestIsAResult(t *testing.T) {
+	for _, c := range []struct {
+		verify string
+		size   int64
+	}{{"before", 3 * mib}, {"before", 300 * kib}, {"during", 300 * kib}} {
+		t.Run(fmt.Sprint(c), func(t *testing.T) {
+			t.Parallel()
+			image := randomImage(t, c.size)
+			sidecar := filepath.Join(t.TempDir(), "sum")
+			s := serve(t, "-r", "--filter="+filter, "file", image, "digest-expect=sha256:"+bend(sumOf(t, "sha256", image)),
+				"digest-verify="+c.verify, "digest-file="+sidecar)
+			// What is small is read at the door.
+			if o := execute(t, "", "nbdinfo", "--size", s.uri()); o.status == 0 && c.verify == "before" {
+				t.Error("a client is served")
+			}
+			waitFor(t, "the result while the server is alive", func() bool { return exists(sidecar) })
+			s.signal(terminate)
+			wantComments(t, sidecar, 1)
+			if got := contents(t, sidecar); !strings.Contains(got, ": mismatch, expected ") {
+				t.Errorf("the sidecar has %q", got)
+			}
+		})
+	}
+}
+
 // A copy into the filter fails at its last flush.
 func TestWrittenCopyIsCompared(t *testing.T) {
 	image := randomImage(t, 5*mib)
