@@ -79,7 +79,7 @@ func goClose(handle C.uintptr_t) {
 func goPrepare(next *C.nbdkit_next, handle C.uintptr_t, readonly C.int) C.int {
 	conn := connection(handle)
 	return guard("prepare", conn, nil, func() error {
-		return conn.Prepare(Next{next}, readonly != 0)
+		return conn.Prepare(Next{next}.prepared(), readonly != 0)
 	})
 }
 

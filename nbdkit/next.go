@@ -5,7 +5,9 @@ package nbdkit
 #cgo pkg-config: nbdkit
 #cgo LDFLAGS: -Wl,--unresolved-symbols=ignore-all
 
+#include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include "filter.h"
 
 // Go can neither call function pointers nor variadic functions.
@@ -40,17 +42,103 @@ next_can_extents (nbdkit_next *next)
   return next->can_extents (next);
 }
 
+// Reads of the filter's own keep to the block sizes that the layer below
+// asks of clients: whole blocks, and not too many at once.
+
+static int
+next_block_size (nbdkit_next *next, uint32_t *minimum, uint32_t *maximum)
+{
+  uint32_t preferred;
+
+  if (next->block_size (next, minimum, &preferred, maximum) == -1)
+    return -1;
+  if (*minimum == 0) {          // nothing to say
+    *minimum = 1;
+    *maximum = UINT32_MAX;
+  }
+  if (*maximum > *minimum)
+    *maximum -= *maximum % *minimum;
+  else
+    *maximum = *minimum;
+  return 0;
+}
+
+// What is asked for of a block at either end is copied from a whole one.
+static int
+pread_blocks (nbdkit_next *next, char *buf, uint32_t count, uint64_t offset,
+              uint32_t minimum, uint32_t maximum, int *err)
+{
+  const int64_t size = next->get_size (next);
+  char *block = NULL;
+  int r = -1;
+
+  while (count > 0) {
+    const uint32_t ahead = offset % minimum;
+    uint32_t n = count < maximum ? count : maximum;
+
+    n -= n % minimum;
+    if (ahead == 0 && n > 0) {
+      if (next->pread (next, buf, n, offset, 0, err) == -1)
+        goto out;
+    }
+    else {
+      uint64_t length = size - (offset - ahead); // the last one may be short
+
+      if (block == NULL && (block = malloc (minimum)) == NULL) {
+        *err = ENOMEM;
+        goto out;
+      }
+      if (length > minimum)
+        length = minimum;
+      if (next->pread (next, block, length, offset - ahead, 0, err) == -1)
+        goto out;
+      n = length - ahead;
+      if (n > count)
+        n = count;
+      memcpy (buf, block + ahead, n);
+    }
+    buf += n;
+    offset += n;
+    count -= n;
+  }
+  r = 0;
+ out:
+  free (block);
+  return r;
+}
+
 static int
 next_pread (nbdkit_next *next, void *buf, uint32_t count, uint64_t offset, int *err)
 {
-  return next->pread (next, buf, count, offset, 0, err);
+  uint32_t minimum, maximum;
+
+  if (next_block_size (next, &minimum, &maximum) == -1) {
+    *err = EIO;
+    return -1;
+  }
+  if ((offset | count) % minimum == 0 && count <= maximum)
+    return next->pread (next, buf, count, offset, 0, err);
+  return pread_blocks (next, buf, count, offset, minimum, maximum, err);
 }
 
+// The list leaves out what is asked for in front of its start.
 static int
 next_extents (nbdkit_next *next, uint32_t count, uint64_t offset,
               struct nbdkit_extents *extents, int *err)
 {
-  return next->extents (next, count, offset, 0, extents, err);
+  const uint64_t size = next->get_size (next);
+  uint64_t end = offset + count;
+  uint32_t minimum, maximum;
+
+  if (next_block_size (next, &minimum, &maximum) == -1) {
+    *err = EIO;
+    return -1;
+  }
+  offset -= offset % minimum;
+  end += (minimum - end % minimum) % minimum;
+  if (end > size)
+    end = size;
+  return next->extents (next, end - offset, offset, 0, extents, err);
 }
 
 static void
@@ -145,6 +233,14 @@ func (n Next) CanWrite() (bool, error) {
 	return r > 0, nil
 }
 
+// prepared asks for the block sizes before several threads do: nbdkit keeps the
+// answer from then on.
+func (n Next) prepared() Next {
+	var minimum, maximum C.uint32_t
+	C.next_block_size(n.p, &minimum, &maximum)
+	return n
+}
+
 // ReadAt fills p, of less than 4 GiB, from offset on. It implements
 // io.ReaderAt, but reads all of p or nothing.
 func (n Next) ReadAt(p []byte, offset int64) (int, error) {
@@ -157,6 +253,9 @@ func (n Next) ReadAt(p []byte, offset int64) (int, error) {
 	}
 	return len(p), nil
 }
+
+// maxBlock is the largest block that a layer may ask for.
+const maxBlock = 64 << 10
 
 // Extents calls each with the extents from offset on, in order and without
 // gaps between them: at least one, and more up to size if the layer knows
@@ -178,7 +277,12 @@ func (n Next) Extents(offset, size int64, each func(offset, length int64, zero b
 	if C.next_extents(n.p, C.uint32_t(count), C.uint64_t(offset), list, &err) == -1 {
 		return fmt.Errorf("extents at %d: %w", offset, syscall.Errno(err))
 	}
-	for i := range C.nbdkit_extents_count(list) {
+	told := C.nbdkit_extents_count(list)
+	if told == 0 {
+		// All that the layer has told lies before offset, in the same block.
+		each(offset, min(size-offset, maxBlock-offset%maxBlock), false)
+	}
+	for i := range told {
 		e := C.nbdkit_get_extent(list, i)
 		each(int64(e.offset), int64(e.length), e._type&C.NBDKIT_EXTENT_ZERO != 0)
 	}
@@ -219,7 +323,7 @@ func openContext(backend *C.nbdkit_backend, export string, shared C.int) (*Conte
 		C.nbdkit_next_context_close(p)
 		return nil, fmt.Errorf("the layer below does not prepare export %q", export)
 	}
-	return &Context{Next{p}}, nil
+	return &Context{Next{p}.prepared()}, nil
 }
 
 // A Context is a view of the layer below that belongs to the filter.

@@ -56,6 +56,52 @@ func TestFilterWorksAmongOtherFilters(t *testing.T) {
 	}
 }
 
+// A layer may refuse what is not whole blocks, or too much at once. The filter's
+// own reads must fit as well: of both ends of an image, of gaps, and of what is
+// left at the end.
+func TestFilterKeepsToTheBlockSizesOfLayersBelow(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		size   string // of a client's request
+		params []string
+	}{
+		{"whole blocks", "4096", []string{"blocksize-minimum=4096"}},
+		{"large blocks", "65536", []string{"blocksize-minimum=64k", "blocksize-preferred=64k"}},
+		{"small requests", "65536", []string{"blocksize-maximum=64k"}},
+		{"both", "65536", []string{"blocksize-minimum=64k", "blocksize-preferred=64k", "blocksize-maximum=128k"}},
+		{"all alike", "4096", []string{"blocksize-minimum=4k", "blocksize-preferred=4k", "blocksize-maximum=4k"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			// Holes begin and end within large blocks.
+			image := randomImage(t, 1*mib+4096)
+			for _, size := range []int64{3*mib - 4096, 10 * mib} {
+				if err := os.Truncate(image, size); err != nil {
+					t.Fatal(err)
+				}
+				run(t, "", "sh", "-c", "head -c 100k /dev/urandom >> "+image)
+			}
+			if err := os.Truncate(image, 12*mib); err != nil {
+				t.Fatal(err)
+			}
+			for how, client := range map[string]string{
+				"all":  "for at in range(0, 12 << 20, SIZE):\n  h.pread(SIZE, at)",
+				"gap":  "h.pread(SIZE, 0)\nfor at in range(2 << 20, 12 << 20, SIZE):\n  h.pread(SIZE, at)",
+				"some": "h.pread(SIZE, 2 << 20)",
+			} {
+				sidecar := filepath.Join(t.TempDir(), "disk.sum")
+				s := serve(t, append([]string{"--filter=" + filter, "--filter=blocksize-policy", "file", image,
+					"digest=sha256,blake3", "digest-file=" + sidecar, "blocksize-error-policy=error"}, c.params...)...)
+				nbdsh(t, s.uri(), strings.ReplaceAll(client, "SIZE", c.size))
+				if said := s.stop(); said != "" {
+					t.Errorf("%s: nbdkit says %s", how, said)
+				}
+				wantDigests(t, sidecar, image, "sha256", "blake3")
+			}
+		})
+	}
+}
+
 // Where the filter stands decides what is hashed.
 func TestPlaceInTheStackDecidesWhatIsHashed(t *testing.T) {
 	t.Parallel()
