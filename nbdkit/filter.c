@@ -40,18 +40,24 @@ exit_with_failure (void)
   }
 }
 
+/* The signals that end nbdkit after it has cleaned up. */
+static const int quit_signals[] = { SIGINT, SIGQUIT, SIGTERM, SIGHUP };
+#define NR_QUIT (sizeof quit_signals / sizeof quit_signals[0])
+
 /* nbdkit tells a filter that works on behalf of a client nothing of its
  * end, so its handlers of signals are listened to.
  */
-static struct sigaction nbdkit_int, nbdkit_term;
+static struct sigaction nbdkit_quit[NR_QUIT];
 
 static void
 stop (int sig)
 {
-  const struct sigaction *sa = sig == SIGINT ? &nbdkit_int : &nbdkit_term;
+  size_t i = 0;
 
+  while (quit_signals[i] != sig)
+    ++i;
   filter_signals++;
-  sa->sa_handler (sig);
+  nbdkit_quit[i].sa_handler (sig);
 }
 
 static void
@@ -84,9 +90,11 @@ ignore_size_limit (void)
 static int
 filter_after_fork (nbdkit_backend *backend)
 {
+  size_t i;
+
   ignore_size_limit ();
-  listen_to (SIGINT, &nbdkit_int);
-  listen_to (SIGTERM, &nbdkit_term);
+  for (i = 0; i < NR_QUIT; ++i)
+    listen_to (quit_signals[i], &nbdkit_quit[i]);
   if (atexit (exit_with_failure) != 0) {
     nbdkit_error ("atexit failed");
     return -1;
@@ -114,13 +122,14 @@ filter_cleanup (nbdkit_backend *backend)
     .sa_handler = interrupt,
     .sa_flags = SA_RESTART | SA_ONSTACK,
   };
-  struct sigaction old_int, old_term;
+  struct sigaction old[NR_QUIT];
+  size_t i;
 
-  sigaction (SIGINT, &sa, &old_int);
-  sigaction (SIGTERM, &sa, &old_term);
+  for (i = 0; i < NR_QUIT; ++i)
+    sigaction (quit_signals[i], &sa, &old[i]);
   goFinish (backend);
-  sigaction (SIGINT, &old_int, NULL);
-  sigaction (SIGTERM, &old_term, NULL);
+  for (i = 0; i < NR_QUIT; ++i)
+    sigaction (quit_signals[i], &old[i], NULL);
 }
 
 static void

@@ -49,12 +49,12 @@ enum filter_op {
   FILTER_READ, FILTER_WRITE, FILTER_ZERO, FILTER_TRIM, FILTER_EXTENTS
 };
 
-/* SIGINT or SIGTERM came while .cleanup ran. */
+/* A signal that ends nbdkit came while .cleanup ran: SIGINT, SIGQUIT, SIGTERM
+ * or SIGHUP.
+ */
 extern volatile int filter_interrupted;
 
-/* How many times SIGINT or SIGTERM came before .cleanup: nbdkit is about to
- * end.
- */
+/* How many of them came before .cleanup: nbdkit is about to end. */
 extern volatile int filter_signals;
 
 /* A copy of standard output, which nbdkit closes before it serves, or -1 if

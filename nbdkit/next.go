@@ -194,13 +194,13 @@ func Debug(format string, args ...any) {
 	C.free(unsafe.Pointer(s))
 }
 
-// Interrupted tells whether nbdkit got SIGINT or SIGTERM while Finish ran.
+// Interrupted tells whether nbdkit got a signal that ends it while Finish ran.
 func Interrupted() bool { return C.filter_interrupted != 0 }
 
-// Signals returns how many times nbdkit was told to end by SIGINT or SIGTERM.
+// Signals returns how many times nbdkit was told to end by a signal.
 func Signals() int { return int(C.filter_signals) + int(C.filter_interrupted) }
 
-// Stopping tells whether nbdkit got SIGINT or SIGTERM.
+// Stopping tells whether nbdkit got a signal that ends it.
 func Stopping() bool { return C.filter_signals != 0 }
 
 // Fail makes a foreground nbdkit end with status 1 after a clean shutdown.
