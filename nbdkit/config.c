@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <link.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -140,11 +141,40 @@ filter_config (nbdkit_next_config *next, nbdkit_backend *nxdata,
   return 0;
 }
 
+/* Runs goConfigure in a child process and returns how that has ended. */
+static int
+check_parameters (int *status)
+{
+  struct sigaction sa = { .sa_handler = SIG_DFL }, old;
+  pid_t pid, r = -1;
+
+  /* If SIGCHLD was ignored by whoever started nbdkit, it still is: then the
+   * child is gone before it can be waited for.
+   */
+  sigaction (SIGCHLD, &sa, &old);
+  pid = fork ();
+  if (pid == 0) {
+    /* _exit: what nbdkit registered with atexit is not for the child. */
+    if (filter_start_go () == -1 || goConfigure () == -1)
+      _exit (EXIT_FAILURE);
+    _exit (EXIT_SUCCESS);
+  }
+  if (pid == -1)
+    nbdkit_error ("fork: %m");
+  else {
+    while ((r = waitpid (pid, status, 0)) == -1 && errno == EINTR)
+      ;
+    if (r == -1)
+      nbdkit_error ("waitpid: %m");
+  }
+  sigaction (SIGCHLD, &old, NULL);
+  return r == -1 ? -1 : 0;
+}
+
 int
 filter_config_complete (nbdkit_next_config_complete *next,
                         nbdkit_backend *nxdata)
 {
-  pid_t pid;
   int status;
 
   filter_directory = get_current_dir_name ();
@@ -159,23 +189,8 @@ filter_config_complete (nbdkit_next_config_complete *next,
       nbdkit_debug ("standard output: %m");
   }
 
-  pid = fork ();
-  if (pid == -1) {
-    nbdkit_error ("fork: %m");
+  if (check_parameters (&status) == -1)
     return -1;
-  }
-  if (pid == 0) {
-    /* _exit: what nbdkit registered with atexit is not for the child. */
-    if (filter_start_go () == -1 || goConfigure () == -1)
-      _exit (EXIT_FAILURE);
-    _exit (EXIT_SUCCESS);
-  }
-  while (waitpid (pid, &status, 0) == -1) {
-    if (errno != EINTR) {
-      nbdkit_error ("waitpid: %m");
-      return -1;
-    }
-  }
   if (WIFSIGNALED (status)) {
     nbdkit_error ("%s: checking the parameters was ended by signal %d",
                   filter_about.name, WTERMSIG (status));

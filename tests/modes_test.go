@@ -53,6 +53,14 @@ var modes = []mode{
 		copyAll(t, s.uri())
 		s.stop()
 	}},
+	{"with SIGCHLD ignored by its parent", func(t *testing.T, args []string) {
+		socket := filepath.Join(socketDir(t), "sock")
+		c := background(t, append([]string{"env", "--ignore-signal=CHLD", "nbdkit", "-f", "-U", socket}, args...)...)
+		waitFor(t, "the socket", func() bool { return exists(socket) })
+		copyAll(t, "nbd+unix:///?socket="+socket)
+		c.Process.Signal(syscall.SIGTERM)
+		c.Wait()
+	}},
 	{"over stdin and stdout", func(t *testing.T, args []string) {
 		offline(t, fmt.Sprintf("h.connect_command(%s)\n", pyList(append([]string{"nbdkit", "-s"}, args...)))+readAllScript)
 	}},
