@@ -11,8 +11,6 @@ import (
 	"strings"
 	"sync"
 
-	"golang.org/x/sys/unix"
-
 	"nbdkit-digest-filter/nbdkit"
 )
 
@@ -285,11 +283,8 @@ func (c *config) setFile(path, directory string) error {
 		return fmt.Errorf("%s is not a directory", printable(filepath.Dir(path)))
 	case standardStream(path) == 1 && nbdkit.Stdout() == -1:
 		return errors.New("standard output is the connection to the client: name a file")
-	case unix.Access(path, unix.W_OK) != nil && unix.Access(filepath.Dir(path), unix.W_OK) != nil:
-		// Found later, with --run the command would wait for a dead server.
-		return errors.New("neither the file nor its directory can be written: name another file")
 	}
-	return nil
+	return checkWritable(path)
 }
 
 // maxSidecar is more than a sidecar has.

@@ -67,8 +67,9 @@ filter_load (void)
   }
 }
 
-static int
-is_dump_plugin (void)
+/* nbdkit does not tell a filter its options. */
+int
+filter_has_option (const char *option)
 {
   FILE *fp = fopen ("/proc/self/cmdline", "re");
   char *arg = NULL;
@@ -78,7 +79,7 @@ is_dump_plugin (void)
   if (fp == NULL)
     return 0;
   while (!found && getdelim (&arg, &len, '\0', fp) != -1)
-    found = strcmp (arg, "--dump-plugin") == 0;
+    found = strncmp (arg, option, strlen (option)) == 0;
   free (arg);
   fclose (fp);
   return found;
@@ -93,7 +94,7 @@ filter_unload (void)
   const char *name = filter_about.name;
   size_t i;
 
-  if (is_dump_plugin ()) {
+  if (filter_has_option ("--dump-plugin")) {
     printf ("%s_longname=%s\n", name, filter_about.longname);
     printf ("%s_description=%s\n", name, filter_about.description);
     printf ("%s_version=%s\n", name, filter_about.version);

@@ -5,6 +5,9 @@
 
 #include "filter.h"
 
+/* Whether nbdkit's command line has an option that begins so. */
+extern int filter_has_option (const char *option);
+
 extern void filter_load (void);
 extern void filter_unload (void);
 extern int filter_config (nbdkit_next_config *next, nbdkit_backend *nxdata,

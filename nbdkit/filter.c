@@ -88,7 +88,7 @@ ignore_size_limit (void)
 }
 
 static int
-filter_after_fork (nbdkit_backend *backend)
+start (nbdkit_backend *backend)
 {
   size_t i;
 
@@ -103,6 +103,35 @@ filter_after_fork (nbdkit_backend *backend)
   if (filter_start_go () == -1)
     return -1;
   return goStart (final_thread_model == NBDKIT_THREAD_MODEL_PARALLEL);
+}
+
+/* With --run, another process of nbdkit's waits for the command and has the
+ * socket open, too: if this one ended, a client would wait for ever.  So
+ * clients are turned away, which ends the command, and with it nbdkit.
+ */
+static int start_failed;
+
+static int
+filter_after_fork (nbdkit_backend *backend)
+{
+  if (start (backend) == 0)
+    return 0;
+  if (!filter_has_option ("--ru")) /* it may be shortened to that */
+    return -1;
+  start_failed = 1;
+  return 0;
+}
+
+static int
+filter_preconnect (nbdkit_next_preconnect *next, nbdkit_backend *nxdata,
+                   int readonly)
+{
+  if (start_failed) {
+    nbdkit_error ("%s: the filter could not be started: no client is served",
+                  filter_about.name);
+    return -1;
+  }
+  return next (nxdata, readonly);
 }
 
 static void
@@ -125,6 +154,8 @@ filter_cleanup (nbdkit_backend *backend)
   struct sigaction old[NR_QUIT];
   size_t i;
 
+  if (start_failed)
+    return;
   for (i = 0; i < NR_QUIT; ++i)
     sigaction (quit_signals[i], &sa, &old[i]);
   goFinish (backend);
@@ -247,6 +278,7 @@ static struct nbdkit_filter filter = {
   .get_ready         = filter_get_ready,
   .after_fork        = filter_after_fork,
   .cleanup           = filter_cleanup,
+  .preconnect        = filter_preconnect,
   .list_exports      = filter_list_exports,
   .open              = filter_open,
   .close             = filter_close,

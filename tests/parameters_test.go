@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -104,6 +105,56 @@ func TestFileThatCannotBeWrittenIsAnErrorBeforeNbdkitServes(t *testing.T) {
 			"--run", "echo served; nbdinfo --size $uri")...)
 		if o.status != 1 || !strings.Contains(o.stderr, "neither the file nor its directory can be written") || o.stdout != "" {
 			t.Errorf("%s: exit status %d\n%s%s", name, o.status, o.stdout, o.stderr)
+		}
+	}
+}
+
+// So is what a directory such as /tmp keeps a user from removing, and a FIFO that
+// is another user's.
+func TestFilesOfOtherUsersAreAnErrorBeforeNbdkitServes(t *testing.T) {
+	t.Parallel()
+	nobody(t)
+	dir := socketDir(t)
+	mine := filepath.Join(dir, filepath.Base(filter))
+	write(t, mine, contents(t, filter))
+	for _, err := range []error{os.Chmod(dir, 0o777|os.ModeSticky), syscall.Mkfifo(dir+"/fifo", 0o644), os.Symlink("nowhere", dir+"/link")} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(t, dir+"/stale.sum", "stale")
+	for name, why := range map[string]string{
+		"stale.sum": "neither removed nor written",
+		"link":      "neither removed nor written",
+		"fifo":      "cannot be written: permission denied",
+	} {
+		o := execute(t, "", "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "nbdkit", "-U", "-", "--filter="+mine, "null", "1M",
+			"digest-file="+dir+"/"+name, "--run", "echo served")
+		if o.status != 1 || !strings.Contains(o.stderr, why) || o.stdout != "" {
+			t.Errorf("%s: exit status %d\n%s%s", name, o.status, o.stdout, o.stderr)
+		}
+	}
+	write(t, dir+"/open.sum", "stale")
+	if err := os.Chmod(dir+"/open.sum", 0o666); err != nil {
+		t.Fatal(err)
+	}
+	run(t, "", "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "nbdkit", "-U", "-", "--filter="+mine, "null", "1M",
+		"signature=any", "digest-file="+dir+"/open.sum", "--run", "nbdcopy $uri null:")
+	if got := contents(t, dir+"/open.sum"); !strings.HasPrefix(got, "BLAKE3 (-) = ") {
+		t.Errorf("what can be written in place has %q", got)
+	}
+}
+
+// Which user nbdkit will be is not known before it has forked. What is found then
+// must not leave the command waiting.
+func TestCommandEndsIfTheUserOfNbdkitCannotWriteTheFile(t *testing.T) {
+	t.Parallel()
+	_, _, group := nobody(t)
+	for _, option := range []string{"--run", "--ru"} {
+		o := execute(t, "", "nbdkit", "-u", "nobody", "-g", group, "-U", "-", "--filter="+filter, "null", "1M", "digest-file="+t.TempDir()+"/sum",
+			option, "nbdinfo $uri || exit 7")
+		if o.status != 7 || !strings.Contains(o.stderr, "no client is served") {
+			t.Errorf("%s: exit status %d\n%s%s", option, o.status, o.stdout, o.stderr)
 		}
 	}
 }
