@@ -56,10 +56,6 @@ func (im *image) look(next layer, readonly bool) error {
 		return err
 	}
 	im.setSignature(s)
-	if !readonly && s.kinds[0].name == "blank" {
-		im.unlist(ticket)
-		return nil // the destination of a copy, which will change it
-	}
 	sum := sha256.Sum256(prefix)
 	if im.seen != nil && *im.seen != sum && !im.isChanged() {
 		first := im.fail("the source has changed: its start is not what it was")
@@ -70,6 +66,13 @@ func (im *image) look(next layer, readonly bool) error {
 		if first {
 			nbdkit.Error("%v has changed: its start is not what an earlier client read", im)
 		}
+	}
+	if !readonly && s.kinds[0].name == "blank" {
+		im.unlist(ticket)
+		if !im.isChanged() {
+			im.seen = &sum
+		}
+		return nil // the destination of a copy, which will change it
 	}
 	im.endRead(next, nil, ticket, 0, prefix)
 	if im.isChanged() {

@@ -72,3 +72,30 @@ for i in range(2):
 		}
 	}
 }
+
+// Also of the destination of a copy, as long as no client has written: it is
+// blank before, and need not be looked at for its kind.
+func TestStartOfABlankImageIsComparedToo(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		before string
+		change string
+	}{
+		{"blank, then not", "truncate -s 3M disk.img", "printf x | dd of=disk.img bs=1 seek=100 conv=notrunc status=none"},
+		{"not blank, then so", "head -c 3M /dev/urandom > disk.img", "truncate -s 0 disk.img; truncate -s 3M disk.img"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			run(t, dir, "sh", "-c", c.before)
+			s := serve(t, "--filter="+filter, "file", dir+"/disk.img", "digest=sha256,blake3")
+			copyAll(t, s.uri())
+			run(t, dir, "sh", "-c", c.change)
+			// The first client may still be about to leave.
+			waitFor(t, "the change to be seen", func() bool {
+				return strings.Contains(run(t, "", "nbdinfo", s.uri()), "description: digest failed\n")
+			})
+			s.stop()
+		})
+	}
+}
