@@ -4,7 +4,7 @@
  * for an own export by itself, and else passes on what nbdkit would without
  * it.  As can_write is false for own exports, nbdkit does not ask can_trim,
  * can_zero, can_fast_zero and can_fua, which therefore stay unset; nor do
- * requests come in that can_flush, can_extents and can_cache deny.
+ * requests come in that can_extents and can_cache deny.
  */
 
 #include <stdlib.h>
@@ -85,10 +85,13 @@ filter_can_write (nbdkit_next *next, void *handle)
   return is_own (handle) ? 0 : next->can_write (next);
 }
 
+/* Nothing is to be flushed, but nbdkit's multi-conn filter in front of this
+ * one opens no export that cannot be.
+ */
 int
 filter_can_flush (nbdkit_next *next, void *handle)
 {
-  return is_own (handle) ? 0 : next->can_flush (next);
+  return is_own (handle) ? 1 : next->can_flush (next);
 }
 
 int

@@ -234,6 +234,8 @@ filter_pwrite (nbdkit_next *next, void *handle,
 static int
 filter_flush (nbdkit_next *next, void *handle, uint32_t flags, int *err)
 {
+  if (is_own (handle))
+    return 0;
   if (next->flush (next, flags, err) == -1)
     return -1;
   return goFlushed (next, go_handle (handle), err);

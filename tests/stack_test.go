@@ -1,6 +1,7 @@
 package tests
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,11 +18,12 @@ func TestFilterWorksAmongOtherFilters(t *testing.T) {
 	}{
 		{"log above and below", []string{"log"}, []string{"stats"}, []string{"logfile=/dev/null", "statsfile=/dev/null"}, nil},
 		{"cow below", nil, []string{"cow"}, nil, nil},
-		{"cow above", []string{"cow"}, nil, nil, nil},
+		// These two take all exports for one.
+		{"cow above", []string{"cow"}, nil, []string{"digest-query=false"}, nil},
+		{"cache above", []string{"cache"}, nil, []string{"digest-query=false"}, nil},
+		{"cache below", nil, []string{"cache"}, nil, nil},
 		{"readahead below", nil, []string{"readahead"}, nil, nil},
 		{"readahead above", []string{"readahead"}, nil, nil, nil},
-		{"cache below", nil, []string{"cache"}, nil, nil},
-		{"cache above", []string{"cache"}, nil, nil, nil},
 		{"blocksize above", []string{"blocksize"}, nil, []string{"maxlen=4k"}, nil},
 		{"blocksize below", nil, []string{"blocksize"}, []string{"minblock=512", "maxlen=128k"}, nil},
 		{"a layer that takes one request at a time", nil, []string{"noparallel"}, nil, []string{"--connections=4"}},
@@ -53,6 +55,37 @@ func TestFilterWorksAmongOtherFilters(t *testing.T) {
 				t.Error("the copy is not the image")
 			}
 		})
+	}
+}
+
+// The multi-conn filter makes one connection's flush one of all connections,
+// among them those to the filter's own exports.
+func TestQueriesBehindMultiConn(t *testing.T) {
+	image := randomImage(t, 1*mib)
+	s := serve(t, "--filter=multi-conn", "--filter="+filter, "file", image, "multi-conn-mode=emulate", "multi-conn-track-dirty=off")
+	nbdsh(t, s.uri(), fmt.Sprintf(`
+q = nbd.NBD()
+q.connect_uri(%q)
+h.pwrite(h.pread(1 << 20, 0), 0)
+h.flush()
+q.flush()
+assert bytes(q.pread(q.get_size(), 0)).startswith(b"{")`, s.uriOf(".digest")))
+	wantState(t, ask(t, s, ".digest-final"), " complete blake3:"+sumOf(t, "blake3", image))
+	s.stop()
+}
+
+// A filter in front that decodes finds nothing to decode in a document. The
+// description passes it.
+func TestQueriesBehindAFilterThatDecodes(t *testing.T) {
+	image := randomImage(t, 1*mib)
+	run(t, "", "xz", "-0", image)
+	s := serve(t, "--filter=xz", "--filter="+filter, "file", image+".xz")
+	copyAll(t, s.uri())
+	if o := execute(t, "", "nbdinfo", s.uriOf(".digest-final")); o.status == 0 {
+		t.Errorf("a document is decoded: %s", o.stdout)
+	}
+	if got := run(t, "", "nbdinfo", s.uri()); !strings.Contains(got, "digest pending: ") && !strings.Contains(got, "blake3:") {
+		t.Errorf("nbdinfo says %s", got)
 	}
 }
 
