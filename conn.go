@@ -83,7 +83,7 @@ func (c *conn) Close() {
 }
 
 func (c *conn) Begin(op nbdkit.Op, buf []byte, offset, count int64) (ticket uint64, answered int, err error) {
-	if c.image.refused.Load() {
+	if c.image.isHopeless() {
 		return 0, 0, errMismatch
 	}
 	switch op {

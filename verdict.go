@@ -32,10 +32,16 @@ func (im *image) verdict() error {
 			time.Sleep(othersPause)
 		}
 	}
-	if im.refused.Load() || im.isLost() {
+	if im.isHopeless() {
 		return errMismatch
 	}
 	return nil
+}
+
+// isHopeless tells whether the image is not the expected one, or will have no
+// digest that could tell.
+func (im *image) isHopeless() bool {
+	return im.refused.Load() || len(im.conf.expect) > 0 && im.isLost()
 }
 
 // isLost tells whether there will be no digest to compare: the log has said
@@ -67,7 +73,7 @@ func (im *image) isDue() bool {
 // verdictOfWriter looks at what a writer has written so far, if that is all of
 // the image. It may still go on, so nothing is final.
 func (im *image) verdictOfWriter() error {
-	if im.refused.Load() {
+	if im.isHopeless() {
 		return errMismatch
 	}
 	if len(im.conf.expect) == 0 || im.done.Load() || im.progress() < im.size {

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"nbdkit-digest-filter/nbdkit"
 )
 
 // One client's thread is still hashing the last bytes when another one, which
@@ -73,5 +75,28 @@ func TestVerdictWaitsForBytesThatAnotherClientBrings(t *testing.T) {
 	}
 	if len(log) != 4 {
 		t.Errorf("the log has %d lines about 4 mismatches", len(log))
+	}
+}
+
+// Where there will be no digest to compare, no request may make a copy look good.
+func TestNothingSucceedsWithoutTheExpectedDigest(t *testing.T) {
+	for _, digest := range []string{"blake3", "sha256"} {
+		im, _ := newTestImage(t, 4*mib, "digest", digest)
+		a, _ := parseAlgorithm(digest)
+		im.conf.expect = []expectation{{a, make([]byte, a.size)}}
+		c := &conn{image: im, cursor: im.connect(), filter: &filter{conf: im.conf}}
+		if err := c.Flushed(nbdkit.Next{}); err != nil {
+			t.Errorf("%s: a flush fails before anything is known: %v", digest, err)
+		}
+		im.fail("internal error")
+		if err := c.Flushed(nbdkit.Next{}); err == nil {
+			t.Errorf("%s: a flush succeeds", digest)
+		}
+		for _, op := range []nbdkit.Op{nbdkit.Read, nbdkit.Write, nbdkit.Zero, nbdkit.Trim, nbdkit.AskExtents} {
+			if _, _, err := c.Begin(op, nil, 0, 4096); err == nil {
+				t.Errorf("%s: %v succeeds", digest, op)
+			}
+		}
+		im.end()
 	}
 }
