@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -184,5 +185,36 @@ func TestEveryStateIsExplained(t *testing.T) {
 		if !strings.Contains(page["JSON"], "=item C<"+string(s)+">") {
 			t.Errorf("the manual does not explain the state %s", s)
 		}
+		if !strings.Contains(readQueries(t), "\n| `"+string(s)+"` |") {
+			t.Errorf("docs/query.md does not explain the state %s", s)
+		}
 	}
+}
+
+func readQueries(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile("docs/query.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+func TestEveryFieldIsExplained(t *testing.T) {
+	var names func(of reflect.Type)
+	names = func(of reflect.Type) {
+		for of.Kind() == reflect.Slice || of.Kind() == reflect.Pointer {
+			of = of.Elem()
+		}
+		for i := 0; of.Kind() == reflect.Struct && i < of.NumField(); i++ {
+			f := of.Field(i)
+			if name, _, _ := strings.Cut(f.Tag.Get("json"), ","); name != "" {
+				if !regexp.MustCompile("(?m)^\\| .*[`.]" + name + "[`.[].* \\| ").MatchString(readQueries(t)) {
+					t.Errorf("docs/query.md does not explain the field %s", name)
+				}
+				names(f.Type)
+			}
+		}
+	}
+	names(reflect.TypeFor[document]())
 }
