@@ -117,7 +117,7 @@ func (c *conn) End(next nbdkit.Next, op nbdkit.Op, ticket uint64, data []byte, o
 	case nbdkit.Read:
 		c.image.endRead(next, c.cursor, ticket, offset, data)
 		if ok {
-			c.image.readEarly(next)
+			c.image.readEarly(next, c.cursor)
 			return c.image.verdict()
 		}
 	case nbdkit.Write:
@@ -137,7 +137,7 @@ func (c *conn) EndExtents(next nbdkit.Next, ticket uint64, extents nbdkit.Extent
 	}
 	c.image.endExtents(ticket, offset, offset+count, zeros)
 	if ok {
-		c.image.readEarly(next)
+		c.image.readEarly(next, c.cursor)
 		return c.image.verdict()
 	}
 	return nil

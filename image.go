@@ -115,6 +115,7 @@ type image struct {
 // knowledge is what a digest says of its progress.
 type knowledge interface {
 	unknown(lo, hi int64) (int64, int64)
+	left() int64
 	complete() bool
 	forget(lo, hi int64)
 }

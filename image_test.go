@@ -68,7 +68,7 @@ func (c *client) read(lo, hi int64) {
 	}
 	c.im.endRead(c.layer, c.cursor, ticket, lo, buf)
 	if buf != nil {
-		c.im.readEarly(c.layer)
+		c.im.readEarly(c.layer, c.cursor)
 	}
 }
 

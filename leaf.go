@@ -239,6 +239,9 @@ func (t *tree) unknown(lo, hi int64) (int64, int64) {
 // known returns how many bytes were added, whole leaves only.
 func (t *tree) known() int64 { return t.ready.Load() }
 
+// left returns how many bytes, in whole leaves, are still to be added.
+func (t *tree) left() int64 { return t.size - t.covered.Load() }
+
 // isCovered tells whether all bytes are known, or being hashed.
 func (t *tree) isCovered() bool {
 	t.mu.Lock()

@@ -12,8 +12,9 @@ import (
 // An op is a request in flight, or whose data is being hashed.
 type op struct {
 	lo, hi  int64
-	active  bool // this slot is in use
-	below   bool // the layer below has not answered yet
+	cursor  *cursor // of the connection that reads; nil for the filter itself
+	active  bool    // this slot is in use
+	below   bool    // the layer below has not answered yet
 	writing bool
 	tainted bool
 	fed     bool // its data may have been hashed
@@ -59,7 +60,7 @@ func (im *image) beginRead(c *cursor, lo, hi int64) uint64 {
 	im.requests++
 	c.moveTo(lo, hi)
 	c.request = im.requests
-	return im.list(op{lo: lo, hi: hi, below: true, tainted: im.isWritten(lo, hi)})
+	return im.list(op{lo: lo, hi: hi, cursor: c, below: true, tainted: im.isWritten(lo, hi)})
 }
 
 // endRead takes the data of a read, or nil if it failed. Cursor is nil for

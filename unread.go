@@ -21,15 +21,6 @@ const (
 	passedFactor = 8
 	passedMin    = 1 << 20
 
-	// The rest of an image is read when it is at most restMax bytes or
-	// 1/restShare of the image.
-	restMax   = 1 << 20
-	restShare = 1000
-	restPause = 2 * time.Millisecond
-
-	// Near where a client reads, the rest must be smaller than that share.
-	nearShare = 64
-
 	// A connection is at work where it read last, for so many requests of
 	// all connections.
 	cursorLife = 256
@@ -134,10 +125,10 @@ func (im *image) keepStalled() {
 }
 
 // readEarly reads what clients have passed over, and the rest of the image
-// when little is left.
-func (im *image) readEarly(next layer) {
-	if im.conf.unread != early || im.done.Load() || im.flows() ||
-		im.size-im.progress() > im.restLimit() && !im.isTimeToLook() {
+// when little is left, within a request of the connection whose cursor it is.
+func (im *image) readEarly(next layer, c *cursor) {
+	if im.conf.unread != early || im.done.Load() ||
+		!im.isLittleLeft() && (im.flows() || !im.isTimeToLook()) {
 		return
 	}
 	for own := int64(0); own < ownPerRequest; {
@@ -147,21 +138,7 @@ func (im *image) readEarly(next layer) {
 		}
 		own += n
 	}
-	if lo, hi, ok := im.rest(); ok {
-		if im.isNear(lo, hi) {
-			// A request may have been received, and its thread not have run
-			// since. If it comes too late, little is read twice.
-			if im.size-im.progress() > im.size/nearShare {
-				return
-			}
-			time.Sleep(restPause)
-		}
-		for lo, hi, ok = im.rest(); ok; lo, hi, ok = im.rest() {
-			if !im.readOwn(next, lo, hi) {
-				return
-			}
-		}
-	}
+	im.readRest(next, c)
 }
 
 // flows tells, without a lock, whether the linear digests move on by
@@ -267,38 +244,6 @@ func (im *image) atWork(lo, hi, slack int64) bool {
 	return false
 }
 
-// restLimit is how many bytes may be the rest of an image.
-func (im *image) restLimit() int64 { return max(restMax, im.size/restShare) }
-
-// rest returns a piece of what is unknown, if that is so little that the
-// request in hand can wait for it, and nobody else is reading: then that
-// request carries the verdict.
-func (im *image) rest() (lo, hi int64, ok bool) {
-	left := im.size - im.progress()
-	if left > im.restLimit() || left > im.size/passedFactor {
-		return 0, 0, false
-	}
-	lo, hi = im.firstUnknown(0)
-	im.mu.Lock()
-	defer im.mu.Unlock()
-	if lo == hi || im.noEarly || im.writers > 0 || slices.ContainsFunc(im.ops, func(o op) bool { return o.active }) {
-		return 0, 0, false
-	}
-	// A client that reads on from here will reach the end by itself, and
-	// would read it twice.
-	if im.atWork(lo, hi, 0) && left > min(64<<10, im.size/nearShare) {
-		return 0, 0, false
-	}
-	return lo, min(hi, lo+ownRead), true
-}
-
-// isNear tells whether a connection may be about to read in [lo, hi).
-func (im *image) isNear(lo, hi int64) bool {
-	im.mu.Lock()
-	defer im.mu.Unlock()
-	return im.atWork(lo, hi, cursorSlack)
-}
-
 // firstUnknown returns the first range from offset on that some digest does
 // not know.
 func (im *image) firstUnknown(offset int64) (lo, hi int64) {
@@ -316,9 +261,11 @@ func (im *image) firstUnknown(offset int64) (lo, hi int64) {
 // or did not help.
 func (im *image) readOwn(next layer, lo, hi int64) bool {
 	ticket, ok := im.beginOwn(lo, hi)
-	if !ok {
-		return false
-	}
+	return ok && im.readListed(next, ticket, lo, hi)
+}
+
+// readListed is readOwn for a read that is listed.
+func (im *image) readListed(next layer, ticket uint64, lo, hi int64) bool {
 	// Listed now, so nobody else begins to read it; but somebody may have
 	// just ended.
 	first, end := im.firstUnknown(lo)

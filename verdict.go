@@ -14,7 +14,7 @@ import (
 // If a digest is expected, the request that makes the image known waits for
 // the digest. On a mismatch it fails, as does every request after it: so the
 // copy that it belongs to fails, and none begins again. What a client does not
-// read is read by the filter before the client's last bytes (unread.go).
+// read is read by the filter before the client's last bytes (rest.go).
 
 // verdict waits for the digest if all of the image is known, and returns an
 // error if it is not the expected one.

@@ -223,6 +223,13 @@ func (l *linear) isCovered() bool {
 	return l.taken.total == l.size && l.failure == nil && !l.stopped
 }
 
+// left returns how many bytes are still to be added.
+func (l *linear) left() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.size - l.taken.total
+}
+
 // unknown returns the first range within [lo, hi) that is still to be added.
 func (l *linear) unknown(lo, hi int64) (int64, int64) {
 	l.mu.Lock()

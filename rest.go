@@ -1,0 +1,136 @@
+package main
+
+import (
+	"slices"
+	"time"
+
+	"nbdkit-digest-filter/nbdkit"
+)
+
+// Notes on the rest of an image
+//
+// When little is left of an image, the request in hand waits while the filter
+// reads it, so that this request carries the verdict: it may be the last one of
+// a copy. If the connection has other requests in flight, that falls to the last
+// of them.
+//
+// What another client or the filter is reading of the rest is waited for, but
+// not longer than restWait: a client whose request hangs must not make others
+// hang, so little is read twice. A request waits when its own op has ended, so
+// no two can wait for each other.
+
+const (
+	// The rest of an image is read when it is at most restMax bytes or
+	// 1/restShare of the image.
+	restMax   = 1 << 20
+	restShare = 1000
+	restPause = 2 * time.Millisecond
+	restWait  = time.Second
+
+	// Near where a client reads, the rest must be smaller than that share.
+	nearShare = 64
+
+	// copySlack is about what threads copy to the window at a time.
+	copySlack = 8 << 20
+)
+
+// restLimit is how many bytes may be the rest of an image.
+func (im *image) restLimit() int64 { return max(restMax, im.size/restShare) }
+
+// isLittleLeft tells, mostly without a lock, whether there may be a rest.
+func (im *image) isLittleLeft() bool {
+	limit := im.restLimit()
+	for _, t := range im.trees {
+		if im.size-t.covered.Load()-t.stages.bytes.Load() > limit {
+			return false
+		}
+	}
+	if l := im.linear; l != nil {
+		left := im.size - l.quick.ready.Load()
+		return left <= limit || left <= limit+copySlack && l.left() <= limit
+	}
+	return true
+}
+
+// readRest reads what is left of the image, if that is so little that the
+// request in hand can wait for it.
+func (im *image) readRest(next layer, c *cursor) {
+	lo, hi, ok := im.rest(c)
+	if ok && im.isNear(lo, hi) {
+		// A request may have been received, and its thread not have run
+		// since. If it comes too late, little is read twice.
+		if im.left() > im.size/nearShare {
+			return
+		}
+		time.Sleep(restPause)
+		lo, hi, ok = im.rest(c)
+	}
+	for waited := time.Duration(0); ok; lo, hi, ok = im.rest(c) {
+		ticket, listed := im.beginRest(lo, hi, waited >= restWait || nbdkit.Stopping())
+		if !listed {
+			time.Sleep(othersPause)
+			waited += othersPause
+		} else if !im.readListed(next, ticket, lo, hi) {
+			return
+		}
+	}
+}
+
+// left returns how many bytes some digest does not know, and nobody is hashing.
+func (im *image) left() (left int64) {
+	for _, k := range im.known {
+		left = max(left, k.left())
+	}
+	return left
+}
+
+// rest returns a piece of what is unknown, if that is little, and no other
+// request of the connection may bring it.
+func (im *image) rest(c *cursor) (lo, hi int64, ok bool) {
+	lo, hi = im.firstUnknown(0)
+	left := im.left()
+	if lo == hi || left > im.restLimit() || left > im.size/passedFactor {
+		return 0, 0, false
+	}
+	im.mu.Lock()
+	defer im.mu.Unlock()
+	if im.noEarly || im.writers > 0 || slices.ContainsFunc(im.ops, func(o op) bool {
+		return o.active && (o.cursor == c || len(im.conf.expect) == 0)
+	}) {
+		return 0, 0, false
+	}
+	// A client that reads on from here will reach the end by itself, and
+	// would read it twice.
+	if left > min(64<<10, im.size/nearShare) && im.readsOn(c, lo, hi) {
+		return 0, 0, false
+	}
+	if end := im.unclaimed(lo, hi); end > lo {
+		hi = end
+	}
+	return lo, min(hi, lo+ownRead), true
+}
+
+// readsOn tells whether a client may be expected to go on in [lo, hi). If a
+// verdict is due, that another one does is no reason to go without.
+func (im *image) readsOn(c *cursor, lo, hi int64) bool {
+	if len(im.conf.expect) > 0 {
+		return lo <= c.at && c.at < hi
+	}
+	return im.atWork(lo, hi, 0)
+}
+
+// isNear tells whether a connection may be about to read in [lo, hi).
+func (im *image) isNear(lo, hi int64) bool {
+	im.mu.Lock()
+	defer im.mu.Unlock()
+	return im.atWork(lo, hi, cursorSlack)
+}
+
+// beginRest is beginOwn, and if it is time that somebody reads this, whoever
+// else is about to.
+func (im *image) beginRest(lo, hi int64, anyway bool) (ticket uint64, ok bool) {
+	if anyway {
+		return im.beginLook(lo, hi), true
+	}
+	return im.beginOwn(lo, hi)
+}

@@ -1,0 +1,143 @@
+package main
+
+import (
+	"sync"
+	"sync/atomic"
+	"testing"
+)
+
+// Of restImage a client reads all but the rest, which lies before its last bytes.
+const (
+	restSize = 4 * mib
+	restLo   = restSize - 3*mib/4
+	restHi   = restLo + 50<<10
+)
+
+// restImage makes an image whose digest is not the expected one.
+func restImage(t *testing.T, digest string) (*image, *client) {
+	t.Helper()
+	logError = func(string, ...any) {}
+	im, c := newTestImage(t, restSize, "digest", digest, "digest-unread", "early")
+	a, err := parseAlgorithm(digest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	im.conf.expect = []expectation{{a, make([]byte, a.size)}}
+	return im, c
+}
+
+// readAllBut reads the image in order, but for [lo, hi).
+func (c *client) readAllBut(lo, hi int64) {
+	const step = 256 << 10
+	for at := int64(0); at < c.im.size; {
+		if at == lo {
+			at = hi
+		}
+		end := min(at+step, c.im.size)
+		if at < lo {
+			end = min(end, lo)
+		}
+		c.read(at, end)
+		at = end
+	}
+}
+
+// A client that has read all but the rest has a verdict with its last bytes,
+// whatever other requests are in flight, and if they hang.
+func TestVerdictBesideOtherReaders(t *testing.T) {
+	for _, digest := range []string{"sha256", "blake3"} {
+		for name, lo := range map[string]int64{"elsewhere": mib, "over the rest": restLo} {
+			for _, whose := range []string{"client", "filter"} {
+				im, c := restImage(t, digest)
+				other := im.connect()
+				var ticket uint64
+				if whose == "client" {
+					ticket = im.beginRead(other, lo, lo+restHi-restLo)
+				} else {
+					ticket = im.beginLook(lo, lo+restHi-restLo)
+				}
+				var err error
+				background(t, func() {
+					c.readAllBut(restLo, restHi)
+					err = im.verdict()
+				})()
+				if err == nil {
+					t.Errorf("%s: no verdict beside a read of the %s %s", digest, whose, name)
+				}
+				im.endRead(c.layer, other, ticket, lo, nil)
+				im.end()
+			}
+		}
+	}
+}
+
+// Two clients, each with the rest of the other in its hands, wait for each other
+// no longer than they need.
+func TestTwoClientsWaitForEachOther(t *testing.T) {
+	for _, digest := range []string{"sha256", "blake3"} {
+		im, a := restImage(t, digest)
+		b := &client{im, a.layer, im.connect()}
+		middle := int64(restLo+restHi) / 2
+		ranges := [][2]int64{{restLo, middle}, {middle, restHi}}
+		var all sync.WaitGroup
+		var refused atomic.Int64
+		clients := []*client{a, b}
+		tickets := make([]uint64, 2)
+		for i, r := range ranges {
+			tickets[i] = im.beginRead(clients[i].cursor, r[0], r[1])
+		}
+		a.readAllBut(restLo, restHi)
+		for i, r := range ranges {
+			all.Go(func() {
+				c := clients[i]
+				im.endRead(c.layer, c.cursor, tickets[i], r[0], c.layer.bytes[r[0]:r[1]])
+				im.readEarly(c.layer, c.cursor)
+				if im.verdict() != nil {
+					refused.Add(1)
+				}
+			})
+		}
+		background(t, all.Wait)()
+		if refused.Load() != 2 {
+			t.Errorf("%s: %d of two clients have a verdict", digest, refused.Load())
+		}
+		im.end()
+	}
+}
+
+// The filter reads the rest for one client, and that hangs: others have their
+// verdict all the same, and then that one has it, too.
+func TestReadOfTheRestThatHangs(t *testing.T) {
+	for _, digest := range []string{"sha256", "blake3"} {
+		im, a := restImage(t, digest)
+		b := &client{im, a.layer, im.connect()}
+		for at := int64(0); at < restLo; at += mib / 4 {
+			b.read(at, at+mib/4)
+		}
+		hanging, release := make(chan bool), make(chan bool)
+		var once atomic.Bool
+		a.layer.fail = func(lo, _ int64) bool {
+			if lo == restLo && once.CompareAndSwap(false, true) {
+				close(hanging)
+				<-release
+			}
+			return false
+		}
+		var first, second error
+		waitFirst := background(t, func() {
+			a.readAllBut(restLo, restHi)
+			first = im.verdict()
+		})
+		<-hanging
+		background(t, func() {
+			b.read(restHi, restSize)
+			second = im.verdict()
+		})()
+		close(release)
+		waitFirst()
+		if first == nil || second == nil {
+			t.Errorf("%s: the verdicts are %v and %v", digest, first, second)
+		}
+		im.end()
+	}
+}
