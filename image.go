@@ -56,6 +56,8 @@ type image struct {
 	trees  []*tree
 	known  []knowledge // linear and trees
 
+	awaited []awaited // digests that decide what a copy is worth
+
 	// changed is called, without locks, when the result has come or gone.
 	changed func()
 
@@ -105,6 +107,7 @@ type image struct {
 	sums      []string
 	results   int // counts sums, one after the other
 	withdrawn int // of these, how many are taken back from whoever was told
+	judged    judged
 	ended     bool
 	failure   string
 	signature *signature // nil until a client was admitted
@@ -116,6 +119,8 @@ type image struct {
 type knowledge interface {
 	unknown(lo, hi int64) (int64, int64)
 	left() int64
+	isNearEnd(limit int64) bool
+	isDue() bool
 	complete() bool
 	forget(lo, hi int64)
 }
@@ -160,6 +165,7 @@ func newImage(export string, size int64, conf *config, changed func()) *image {
 	if im.linear != nil {
 		im.known = append(im.known, im.linear)
 	}
+	im.awaited = im.await()
 	return im
 }
 

@@ -40,16 +40,26 @@ func (im *image) restLimit() int64 { return max(restMax, im.size/restShare) }
 // isLittleLeft tells, mostly without a lock, whether there may be a rest.
 func (im *image) isLittleLeft() bool {
 	limit := im.restLimit()
-	for _, t := range im.trees {
-		if im.size-t.covered.Load()-t.stages.bytes.Load() > limit {
+	for _, d := range im.awaited {
+		little := d.isNearEnd(limit)
+		if !little && len(im.conf.expect) == 0 {
 			return false
 		}
+		if little && len(im.conf.expect) > 0 {
+			return true
+		}
 	}
-	if l := im.linear; l != nil {
-		left := im.size - l.quick.ready.Load()
-		return left <= limit || left <= limit+copySlack && l.left() <= limit
-	}
-	return true
+	return len(im.conf.expect) == 0
+}
+
+// isNearEnd tells whether at most about limit bytes are left.
+func (t *tree) isNearEnd(limit int64) bool {
+	return t.size-t.covered.Load()-t.stages.bytes.Load() <= limit
+}
+
+func (l *linear) isNearEnd(limit int64) bool {
+	left := l.size - l.quick.ready.Load()
+	return left <= limit || left <= limit+copySlack && l.left() <= limit
 }
 
 // readRest reads what is left of the image, if that is so little that the
@@ -59,7 +69,7 @@ func (im *image) readRest(next layer, c *cursor) {
 	if ok && im.isNear(lo, hi) {
 		// A request may have been received, and its thread not have run
 		// since. If it comes too late, little is read twice.
-		if im.left() > im.size/nearShare {
+		if _, _, left := im.littleLeft(); left > im.size/nearShare {
 			return
 		}
 		time.Sleep(restPause)
@@ -70,26 +80,41 @@ func (im *image) readRest(next layer, c *cursor) {
 		if !listed {
 			time.Sleep(othersPause)
 			waited += othersPause
-		} else if !im.readListed(next, ticket, lo, hi) {
+		} else if im.readListed(next, ticket, lo, hi); im.isUnread(lo) {
 			return
 		}
 	}
 }
 
-// left returns how many bytes some digest does not know, and nobody is hashing.
-func (im *image) left() (left int64) {
-	for _, k := range im.known {
-		left = max(left, k.left())
+// isUnread tells whether reading the rest, from lo on, did not help.
+func (im *image) isUnread(lo int64) bool {
+	first, _, _ := im.littleLeft()
+	return first <= lo
+}
+
+// littleLeft returns the first unknown range of an expected digest of which
+// little is left, and how much that is. If none is expected, little must be left
+// of all.
+func (im *image) littleLeft() (lo, hi, left int64) {
+	limit := min(im.restLimit(), im.size/passedFactor)
+	lo, hi = im.size, im.size
+	for _, d := range im.awaited {
+		a, b := d.unknown(0, im.size) // what is on a stage is not left
+		switch n := d.left(); {
+		case n <= limit && a < lo:
+			lo, hi, left = a, b, max(left, n)
+		case n > limit && len(im.conf.expect) == 0:
+			return 0, 0, 0
+		}
 	}
-	return left
+	return lo, hi, left
 }
 
 // rest returns a piece of what is unknown, if that is little, and no other
 // request of the connection may bring it.
 func (im *image) rest(c *cursor) (lo, hi int64, ok bool) {
-	lo, hi = im.firstUnknown(0)
-	left := im.left()
-	if lo == hi || left > im.restLimit() || left > im.size/passedFactor {
+	lo, hi, left := im.littleLeft()
+	if lo == hi {
 		return 0, 0, false
 	}
 	im.mu.Lock()

@@ -22,6 +22,7 @@ func (im *image) settle() {
 	}
 	for _, k := range im.known {
 		if !k.complete() {
+			im.judge()
 			return
 		}
 	}
@@ -29,7 +30,7 @@ func (im *image) settle() {
 	if !ok {
 		return
 	}
-	if sums := im.takeSums(); sums != nil && im.setSums(began, sums) {
+	if sums, all := im.takeSums(); all && im.setSums(began, sums) {
 		im.changed()
 	}
 }
@@ -45,29 +46,26 @@ func (im *image) quietLocked() bool {
 	return im.tainted == 0 && im.writes == 0 && im.writers == 0 && im.failure == "" && im.sums == nil
 }
 
-// takeSums returns the digests, or nil if one of them is not complete any
-// more.
-func (im *image) takeSums() (sums []string) {
+// takeSums returns the digests, with "" for those that are not complete (any
+// more), and whether all are.
+func (im *image) takeSums() (sums []string, all bool) {
 	var linear [][]byte
 	if im.linear != nil {
-		if linear = im.linear.sums(); linear == nil {
-			return nil
-		}
+		linear = im.linear.sums()
 	}
 	trees := im.trees
+	all = true
 	for _, a := range im.conf.digests {
 		var sum []byte
-		if a.new != nil {
-			sum, linear = linear[0], linear[1:]
-		} else {
+		if a.new == nil {
 			sum, trees = trees[0].sum(), trees[1:]
+		} else if len(linear) > 0 {
+			sum, linear = linear[0], linear[1:]
 		}
-		if sum == nil {
-			return nil
-		}
+		all = all && sum != nil
 		sums = append(sums, hex.EncodeToString(sum))
 	}
-	return sums
+	return sums, all
 }
 
 // setSums makes the digests the result, unless a write has begun since.

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"syscall"
 	"time"
 
@@ -16,8 +17,36 @@ import (
 // copy that it belongs to fails, and none begins again. What a client does not
 // read is read by the filter before the client's last bytes (rest.go).
 
-// verdict waits for the digest if all of the image is known, and returns an
-// error if it is not the expected one.
+// An expected digest is looked at when it is complete, whatever the others lack:
+// a linear one that a client has left behind is known at the end only.
+
+// awaited is a digest that is expected, or any if none is.
+type awaited struct {
+	knowledge
+	index int // in conf.digests
+}
+
+// judged is how many awaited digests were found right when so many writes had
+// begun.
+type judged struct{ began, count int }
+
+// await returns the digests that are expected, or all if none is.
+func (im *image) await() (list []awaited) {
+	trees := im.trees
+	for i, a := range im.conf.digests {
+		d := awaited{im.linear, i}
+		if a.new == nil {
+			d.knowledge, trees = trees[0], trees[1:]
+		}
+		if len(im.conf.expect) == 0 || slices.ContainsFunc(im.conf.expect, func(e expectation) bool { return e.algorithm.name == a.name }) {
+			list = append(list, d)
+		}
+	}
+	return list
+}
+
+// verdict waits for the expected digests whose bytes are all known, and returns
+// an error if one is not the expected one.
 func (im *image) verdict() error {
 	if len(im.conf.expect) == 0 {
 		return nil
@@ -27,8 +56,8 @@ func (im *image) verdict() error {
 		if nbdkit.Stopping() {
 			return errNoVerdict
 		}
-		im.drain(nbdkit.Stopping)
-		if !im.done.Load() {
+		im.drainAwaited()
+		if !im.done.Load() && im.isDue() {
 			time.Sleep(othersPause)
 		}
 	}
@@ -44,6 +73,77 @@ func (im *image) isHopeless() bool {
 	return im.refused.Load() || len(im.conf.expect) > 0 && im.isLost()
 }
 
+// drainAwaited is drain, but does not wait for digests that nobody expects.
+func (im *image) drainAwaited() {
+	for _, d := range im.awaited {
+		if d.knowledge == im.linear {
+			im.linear.drain(nbdkit.Stopping)
+			break
+		}
+	}
+	im.settle()
+}
+
+// judge looks at the expected digests that are complete, though others are not.
+// A mismatch is final: all requests fail from then on.
+func (im *image) judge() {
+	if len(im.conf.expect) == 0 || !slices.ContainsFunc(im.awaited, func(d awaited) bool { return d.complete() }) {
+		return
+	}
+	began, ok := im.quiet()
+	if !ok || im.isJudged(began) {
+		return
+	}
+	sums, _ := im.takeSums()
+	if im.setJudged(began, sums) {
+		im.changed()
+	}
+}
+
+// isJudged tells whether all that is complete was found right.
+func (im *image) isJudged(began int) bool {
+	count := 0
+	for _, d := range im.awaited {
+		if d.complete() {
+			count++
+		}
+	}
+	im.mu.Lock()
+	defer im.mu.Unlock()
+	return im.judgedSince(began) >= count
+}
+
+func (im *image) judgedSince(began int) int {
+	if im.judged.began != began {
+		return 0
+	}
+	return im.judged.count
+}
+
+// setJudged compares digests, unless a write has begun since they were taken. It
+// tells whether the image is refused now.
+func (im *image) setJudged(began int, sums []string) bool {
+	im.mu.Lock()
+	defer im.mu.Unlock()
+	if im.began != began || !im.quietLocked() {
+		return false
+	}
+	im.judged = judged{began: began}
+	for _, d := range im.awaited {
+		if sums[d.index] != "" {
+			im.judged.count++
+		}
+	}
+	if im.compare(sums); !im.refused.Load() {
+		return false
+	}
+	im.sums = sums
+	im.results++
+	im.finished = time.Now()
+	im.done.Store(true)
+	return true
+}
+
 // isLost tells whether there will be no digest to compare: the log has said
 // why.
 func (im *image) isLost() bool {
@@ -55,19 +155,25 @@ func (im *image) isLost() bool {
 	return im.failure != "" || im.ended
 }
 
-// isDue tells whether the digest will come without another read.
+// isDue tells whether an expected digest will come, or be looked at, without
+// another read.
 func (im *image) isDue() bool {
-	if im.linear != nil && !im.linear.isCovered() {
-		return false
-	}
-	for _, t := range im.trees {
-		if !t.isCovered() || t.outer == nil && t.hasHoles.Load() {
-			return false
+	due := 0
+	for _, d := range im.awaited {
+		if d.isDue() {
+			due++
 		}
 	}
 	im.mu.Lock()
 	defer im.mu.Unlock()
-	return im.writers == 0 && im.failure == "" && !im.ended
+	return due > im.judgedSince(im.began) && im.writers == 0 && im.failure == "" && !im.ended
+}
+
+func (l *linear) isDue() bool { return l.isCovered() }
+
+// isDue leaves out holes that take too long.
+func (t *tree) isDue() bool {
+	return t.isCovered() && (t.outer != nil || !t.hasHoles.Load())
 }
 
 // verdictOfWriter looks at what a writer has written so far, if that is all of
@@ -80,11 +186,11 @@ func (im *image) verdictOfWriter() error {
 		return nil
 	}
 	im.drain(nbdkit.Stopping)
-	sums := im.takeSums()
-	if sums == nil && nbdkit.Stopping() {
+	sums, all := im.takeSums()
+	if !all && nbdkit.Stopping() {
 		return errNoVerdict
 	}
-	if sums != nil {
+	if all {
 		for _, line := range im.mismatches(sums) {
 			return fmt.Errorf("%v: %s", im, line)
 		}
@@ -96,12 +202,12 @@ func (im *image) verdictOfWriter() error {
 // end: the copy must not be taken for a good one.
 var errNoVerdict = fmt.Errorf("no digest yet: %w: %w", nbdkit.ErrSilent, syscall.EIO)
 
-// mismatches compares digests with those that are expected, and returns a line
-// for each that differs.
+// mismatches compares digests that are known with those that are expected, and
+// returns a line for each that differs.
 func (im *image) mismatches(sums []string) (lines []string) {
 	for _, e := range im.conf.expect {
 		for i, a := range im.conf.digests {
-			if a.name != e.algorithm.name {
+			if a.name != e.algorithm.name || sums[i] == "" {
 				continue
 			}
 			if sum, err := hex.DecodeString(sums[i]); err != nil || !e.matches(sum) {
@@ -132,8 +238,8 @@ func (im *image) verify(next layer, readers int) error {
 	im.verifying.Lock()
 	defer im.verifying.Unlock()
 	if !im.finishedOrFailed() {
-		pass := endPass{im: im, next: next, interrupted: nbdkit.Stopping}
-		if err := pass.run(readers); err != nil {
+		pass := endPass{im: im, next: next, interrupted: func() bool { return nbdkit.Stopping() || im.refused.Load() }}
+		if err := pass.run(readers); err != nil && !im.refused.Load() {
 			return fmt.Errorf("%v cannot be verified: %w", im, err)
 		}
 	}

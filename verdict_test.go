@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/hex"
+	"fmt"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -99,4 +100,83 @@ func TestNothingSucceedsWithoutTheExpectedDigest(t *testing.T) {
 		}
 		im.end()
 	}
+}
+
+// An expected digest that is complete is looked at, although another one is not: a
+// linear one that was left behind may be known at the end only, or never.
+func TestVerdictOnOneOfTwoDigests(t *testing.T) {
+	const size, step = 24 * mib, 64 << 10
+	sum := sumOfTestImage(t, size, "blake3")
+	for _, right := range []bool{true, false} {
+		for _, gap := range []int64{0, step / 2} {
+			var log []string
+			logError = func(format string, args ...any) { log = append(log, fmt.Sprintf(format, args...)) }
+			expect := sum
+			if !right {
+				expect = strings.Repeat("0", len(sum))
+			}
+			im, c := newTestImage(t, size, "digest", "sha256,blake3", "digest-memory", "1M", "digest-unread", "early", "digest-expect", "blake3:"+expect)
+			var err error
+			for _, i := range rand.New(rand.NewPCG(5, 5)).Perm(size / step) {
+				lo := int64(i) * step
+				if i == size/step/2 {
+					lo += gap
+				}
+				c.read(lo, int64(i+1)*step)
+				if err = im.verdict(); err != nil {
+					break
+				}
+			}
+			if im.linear.complete() {
+				t.Fatalf("right %v, %d bytes left out: sha256 is known", right, gap)
+			}
+			if (err == nil) != right {
+				t.Errorf("right %v, %d bytes left out: the verdict is %v", right, gap, err)
+			}
+			r := im.snapshot()
+			if want := map[bool]state{true: pending, false: mismatch}[right]; r.State != want {
+				t.Errorf("right %v: the image is %s", right, r.State)
+			}
+			if !right && (len(log) != 1 || r.Digests[0].Hex != "" || r.Digests[1].Hex != sum) {
+				t.Errorf("the log has %q, the digests are %v", log, r.Digests)
+			}
+			im.disconnect(c.cursor)
+			if right {
+				expectDigests(t, im, c.layer)
+			}
+			im.end()
+		}
+	}
+}
+
+// What a writer leaves is looked at when it has gone, if no request will come.
+func TestOneOfTwoDigestsOfAWriterThatHasGone(t *testing.T) {
+	const size, step = 24 * mib, 64 << 10
+	logError = func(string, ...any) {}
+	im, c := newTestImage(t, size, "digest", "sha256,blake3", "digest-memory", "1M", "digest-expect", "blake3:"+strings.Repeat("00", 32))
+	for _, i := range rand.New(rand.NewPCG(5, 5)).Perm(size / step) {
+		lo := int64(i) * step
+		c.write(c.layer.bytes[lo:lo+step], lo, true)
+	}
+	if im.refused.Load() {
+		t.Error("the image is refused while a writer is connected")
+	}
+	im.disconnect(c.cursor)
+	if im.linear.complete() {
+		t.Fatal("sha256 is known")
+	}
+	if !im.refused.Load() {
+		t.Error("a wrong image is not refused")
+	}
+	im.end()
+}
+
+// sumOfTestImage is the digest of what newTestImage makes.
+func sumOfTestImage(t *testing.T, size int64, digest string) string {
+	t.Helper()
+	im, c := newTestImage(t, size, "digest", digest)
+	defer im.end()
+	c.read(0, size)
+	im.drain(never)
+	return im.snapshot().Digests[0].Hex
 }
