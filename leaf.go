@@ -239,8 +239,16 @@ func (t *tree) unknown(lo, hi int64) (int64, int64) {
 // known returns how many bytes were added, whole leaves only.
 func (t *tree) known() int64 { return t.ready.Load() }
 
-// left returns how many bytes, in whole leaves, are still to be added.
-func (t *tree) left() int64 { return t.size - t.covered.Load() }
+// left returns how many bytes are still to be added.
+func (t *tree) left() int64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	left := t.size - t.bytesOf(t.taken.total)
+	for _, part := range t.parts {
+		left -= part.have.total
+	}
+	return left
+}
 
 // isCovered tells whether all bytes are known, or being hashed.
 func (t *tree) isCovered() bool {

@@ -27,11 +27,14 @@ const (
 	restPause = 2 * time.Millisecond
 	restWait  = time.Second
 
-	// Near where a client reads, the rest must be smaller than that share.
+	// Near where a client reads, the rest must be smaller than that share, unless
+	// a verdict is due.
 	nearShare = 64
 
 	// copySlack is about what threads copy to the window at a time.
 	copySlack = 8 << 20
+	// partSlack is how many leaves of the rest may be there in part.
+	partSlack = 64
 )
 
 // restLimit is how many bytes may be the rest of an image.
@@ -52,9 +55,9 @@ func (im *image) isLittleLeft() bool {
 	return len(im.conf.expect) == 0
 }
 
-// isNearEnd tells whether at most about limit bytes are left.
+// isNearEnd tells whether at most limit bytes, or little more, are left.
 func (t *tree) isNearEnd(limit int64) bool {
-	return t.size-t.covered.Load()-t.stages.bytes.Load() <= limit
+	return t.size-t.covered.Load()-t.stages.bytes.Load() <= limit+partSlack*t.spec.leafSize
 }
 
 func (l *linear) isNearEnd(limit int64) bool {
@@ -69,7 +72,7 @@ func (im *image) readRest(next layer, c *cursor) {
 	if ok && im.isNear(lo, hi) {
 		// A request may have been received, and its thread not have run
 		// since. If it comes too late, little is read twice.
-		if _, _, left := im.littleLeft(); left > im.size/nearShare {
+		if _, _, left := im.littleLeft(); len(im.conf.expect) == 0 && left > im.size/nearShare {
 			return
 		}
 		time.Sleep(restPause)
@@ -100,7 +103,11 @@ func (im *image) littleLeft() (lo, hi, left int64) {
 	lo, hi = im.size, im.size
 	for _, d := range im.awaited {
 		a, b := d.unknown(0, im.size) // what is on a stage is not left
-		switch n := d.left(); {
+		n := limit + 1
+		if d.isNearEnd(limit) {
+			n = d.left()
+		}
+		switch {
 		case n <= limit && a < lo:
 			lo, hi, left = a, b, max(left, n)
 		case n > limit && len(im.conf.expect) == 0:

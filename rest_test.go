@@ -1,6 +1,7 @@
 package main
 
 import (
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -139,5 +140,24 @@ func TestReadOfTheRestThatHangs(t *testing.T) {
 			t.Errorf("%s: the verdicts are %v and %v", digest, first, second)
 		}
 		im.end()
+	}
+}
+
+// In a small image everything is near to where the client reads.
+func TestRestOfASmallImage(t *testing.T) {
+	logError = func(string, ...any) {}
+	for _, digest := range []string{"sha256", "blake3"} {
+		for _, size := range []int64{mib, 2 * mib, 10 * mib} {
+			for _, behind := range []int64{size / 20, size / 4} {
+				im, c := newTestImage(t, size, "digest", digest, "digest-unread", "early",
+					"digest-expect", digest+":"+strings.Repeat("00", 32))
+				lo := size - behind - size/9 + 5
+				c.readAllBut(lo, min(lo+size/9, lo+mib))
+				if im.verdict() == nil {
+					t.Errorf("%s: no verdict when a client has read all of %d bytes but those at %d", digest, size, lo)
+				}
+				im.end()
+			}
+		}
 	}
 }

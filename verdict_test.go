@@ -105,7 +105,7 @@ func TestNothingSucceedsWithoutTheExpectedDigest(t *testing.T) {
 // An expected digest that is complete is looked at, although another one is not: a
 // linear one that was left behind may be known at the end only, or never.
 func TestVerdictOnOneOfTwoDigests(t *testing.T) {
-	const size, step = 24 * mib, 64 << 10
+	const size, step = 12 * mib, 64 << 10
 	sum := sumOfTestImage(t, size, "blake3")
 	for _, right := range []bool{true, false} {
 		for _, gap := range []int64{0, step / 2} {
@@ -151,7 +151,7 @@ func TestVerdictOnOneOfTwoDigests(t *testing.T) {
 
 // What a writer leaves is looked at when it has gone, if no request will come.
 func TestOneOfTwoDigestsOfAWriterThatHasGone(t *testing.T) {
-	const size, step = 24 * mib, 64 << 10
+	const size, step = 12 * mib, 64 << 10
 	logError = func(string, ...any) {}
 	im, c := newTestImage(t, size, "digest", "sha256,blake3", "digest-memory", "1M", "digest-expect", "blake3:"+strings.Repeat("00", 32))
 	for _, i := range rand.New(rand.NewPCG(5, 5)).Perm(size / step) {
