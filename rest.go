@@ -55,6 +55,16 @@ func (im *image) isLittleLeft() bool {
 	return len(im.conf.expect) == 0
 }
 
+// isRestDue tells whether the end of a request is to read the rest, as it may be
+// the last one of a copy.
+func (im *image) isRestDue() bool {
+	if len(im.conf.expect) == 0 || im.conf.unread != early || im.done.Load() || !im.isLittleLeft() {
+		return false
+	}
+	lo, hi, _ := im.littleLeft()
+	return lo < hi
+}
+
 // isNearEnd tells whether at most limit bytes, or little more, are left.
 func (t *tree) isNearEnd(limit int64) bool {
 	return t.size-t.covered.Load()-t.stages.bytes.Load() <= limit+partSlack*t.spec.leafSize

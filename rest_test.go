@@ -5,6 +5,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+
+	"nbdkit-digest-filter/nbdkit"
 )
 
 // Of restImage a client reads all but the rest, which lies before its last bytes.
@@ -159,5 +161,33 @@ func TestRestOfASmallImage(t *testing.T) {
 				im.end()
 			}
 		}
+	}
+}
+
+// The last read of a copy may be one of the start, which the filter keeps: it is
+// like any other then.
+func TestRestWithAReadOfTheStart(t *testing.T) {
+	for _, digest := range []string{"sha256", "blake3"} {
+		im, c := restImage(t, digest)
+		start := c.layer.bytes[:mib]
+		im.prefix.Store(&start)
+		conn := &conn{image: im, cursor: c.cursor}
+		buf := make([]byte, 4096)
+		if _, answered, err := conn.Begin(nbdkit.Read, buf, 0, 4096); answered != 4096 || err != nil {
+			t.Errorf("%s: %d bytes come from the start that is kept, %v", digest, answered, err)
+		}
+		im.feed(c.layer, c.cursor, 0, c.layer.bytes[:restLo])
+		im.feed(c.layer, c.cursor, restHi, c.layer.bytes[restHi:])
+		ticket, answered, err := conn.Begin(nbdkit.Read, buf, 0, 4096)
+		if answered > 0 || err != nil {
+			t.Errorf("%s: the last read has %d bytes of the start that is kept, %v", digest, answered, err)
+			continue
+		}
+		im.endRead(c.layer, c.cursor, ticket, 0, start[:4096])
+		im.readEarly(c.layer, c.cursor)
+		if im.verdict() == nil {
+			t.Errorf("%s: no verdict with a last read of the start", digest)
+		}
+		im.end()
 	}
 }
