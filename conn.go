@@ -39,14 +39,10 @@ func (c *conn) Prepare(next nbdkit.Next, readonly bool) error {
 		return err
 	}
 	c.image, c.cursor = im, im.connect()
-	if size == 0 {
-		im.touch() // there is nothing to ask for
-		im.settle()
-	}
 	return nil
 }
 
-// enter passes the door of an image.
+// enter passes the door of an image. It calls leave when it fails behind it.
 func (c *conn) enter(im *image, next nbdkit.Next, readonly bool) error {
 	if !readonly {
 		im.setWritable()
@@ -54,11 +50,25 @@ func (c *conn) enter(im *image, next nbdkit.Next, readonly bool) error {
 	if err := im.admit(next, readonly); err != nil {
 		return err
 	}
+	err := c.inspect(im, next)
+	if err != nil {
+		im.leave()
+	}
+	return err
+}
+
+// inspect compares an image of which all is known at the door: a client that
+// reads nothing, or the start that is kept, has no request that could fail.
+func (c *conn) inspect(im *image, next nbdkit.Next) error {
+	if im.size == 0 {
+		im.touch() // there is nothing to ask for
+		im.settle()
+	}
 	if im.conf.verify == before {
-		if err := im.verify(next, c.filter.readers()); err != nil {
-			im.leave()
-			return err
-		}
+		return im.verify(next, c.filter.readers())
+	}
+	if im.verdict() != nil {
+		return im.refusal()
 	}
 	return nil
 }

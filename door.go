@@ -22,11 +22,8 @@ import (
 func (im *image) admit(next layer, readonly bool) error {
 	im.door.Lock()
 	defer im.door.Unlock()
-	if im.refused.Load() {
-		return fmt.Errorf("%v is refused: its digest is not the expected one", im)
-	}
-	if len(im.conf.expect) > 0 && im.isLost() {
-		return fmt.Errorf("%v is refused: it has no digest to be compared: %s", im, im.snapshot().Error)
+	if im.refused.Load() || len(im.conf.expect) > 0 && im.isLost() {
+		return im.refusal()
 	}
 	if im.prefix.Load() == nil && im.conf.looks() {
 		if err := im.look(next, readonly); err != nil {
@@ -35,6 +32,17 @@ func (im *image) admit(next layer, readonly bool) error {
 	}
 	im.guests++
 	return nil
+}
+
+// refusal tells why no client is let in any more.
+func (im *image) refusal() error {
+	switch {
+	case im.refused.Load():
+		return fmt.Errorf("%v is refused: its digest is not the expected one", im)
+	case im.isLost():
+		return fmt.Errorf("%v is refused: it has no digest to be compared: %s", im, im.snapshot().Error)
+	}
+	return errNoVerdict
 }
 
 func (im *image) look(next layer, readonly bool) error {

@@ -245,7 +245,7 @@ func (im *image) verify(next layer, readers int) error {
 	}
 	switch {
 	case im.refused.Load():
-		return fmt.Errorf("%v is refused: its digest is not the expected one", im)
+		return im.refusal()
 	case !im.done.Load():
 		return fmt.Errorf("%v cannot be verified: %s", im, im.snapshot().explain(digestResult{}))
 	}

@@ -124,3 +124,43 @@ func TestFailedImageIsNotVerified(t *testing.T) {
 		}
 	})
 }
+
+// Of a small image all is known when the filter has looked at its start: no client
+// is let in to take a wrong one for a good one, and each right one is.
+func TestSmallImageIsComparedAtTheDoor(t *testing.T) {
+	for _, size := range []int64{0, 512, 5000, mib} {
+		image := randomImage(t, size)
+		for _, digest := range []string{"sha256", "blake3"} {
+			for _, right := range []bool{true, false} {
+				sum := sumOf(t, digest, image)
+				if !right {
+					sum = bend(sum)
+				}
+				s := serve(t, "-r", "--filter="+filter, "file", image, "digest-expect="+digest+":"+sum, "signature=any")
+				for range 3 {
+					c, err := nbd.Dial(s.socket(), "", patience)
+					if (err == nil) != right {
+						t.Errorf("%d bytes, %s, right %v: a client is let in with %v", size, digest, right, err)
+					}
+					if err != nil {
+						continue
+					}
+					if size > 0 {
+						if _, err := c.Read(0, size); err != nil {
+							t.Error(err)
+						}
+					}
+					c.Close()
+				}
+				s.signal(terminate)
+				log := s.stderr()
+				if status := s.cmd.ProcessState.ExitCode(); (status == 0) != right {
+					t.Errorf("nbdkit ends with status %d\n%s", status, log)
+				}
+				if count := strings.Count(log, "digest mismatch: "); count > 1 || (count == 0) != right {
+					t.Errorf("%d bytes, %s, right %v: nbdkit says\n%s", size, digest, right, log)
+				}
+			}
+		}
+	}
+}
