@@ -61,10 +61,11 @@ func (e *endPass) run(readers int) error {
 		switch {
 		case e.err == nil && lo == hi && e.im.isHashing() && !e.interrupted():
 			// By a client that has just gone, or that has others' leaves on its
-			// stage.
+			// stage, or by another reader that has the last bytes.
 			time.Sleep(othersPause)
 			continue
 		case e.err != nil || lo == hi:
+			e.im.settle() // what was still hashed just before
 			return e.err
 		case e.passedBy:
 			time.Sleep(othersPause)
@@ -83,7 +84,7 @@ func (e *endPass) run(readers int) error {
 // isHashing tells whether the digest is not there yet, although nothing is unknown,
 // because threads are at work.
 func (im *image) isHashing() bool {
-	return !im.finishedOrFailed() && slices.ContainsFunc(im.trees, (*tree).isHashing)
+	return !im.finishedOrFailed() && slices.ContainsFunc(im.known, knowledge.isHashing)
 }
 
 func (e *endPass) pass(readers int) {

@@ -120,6 +120,7 @@ type knowledge interface {
 	unknown(lo, hi int64) (int64, int64)
 	left() int64
 	isNearEnd(limit int64) bool
+	isHashing() bool
 	isDue() bool
 	complete() bool
 	forget(lo, hi int64)

@@ -257,11 +257,13 @@ func (t *tree) isCovered() bool {
 	return t.taken.total == t.nodes.n
 }
 
-// isHashing tells whether a thread is about to make leaves known, or nodes of them.
+// isHashing tells, when nothing is unknown, whether a thread is about to make leaves
+// known, or nodes of them. A leaf that is not taken then is one that a thread copies
+// the last bytes of.
 func (t *tree) isHashing() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return len(t.claims) > 0 || t.stages.bytes.Load() > 0
+	return len(t.claims) > 0 || t.stages.bytes.Load() > 0 || t.taken.total < t.nodes.n || t.outer != nil && t.outer.busy
 }
 
 // complete tells whether all bytes are known.

@@ -180,3 +180,59 @@ func sumOfTestImage(t *testing.T, size int64, digest string) string {
 	im.drain(never)
 	return im.snapshot().Digests[0].Hex
 }
+
+// A client verifies an image while another reader has its last bytes in hand, and
+// is just hashing them, or copying them to where they are hashed.
+func TestVerifyBesideAnotherReader(t *testing.T) {
+	const size, last = 2 * mib, 64 << 10
+	for _, digest := range []string{"blake3", "sha256", "blkhash"} {
+		for _, part := range []bool{false, true} {
+			if part && digest == "sha256" {
+				continue
+			}
+			im, c := newTestImage(t, size, "digest", digest, "digest-verify", "before",
+				"digest-expect", digest+":"+sumOfTestImage(t, size, digest))
+			ticket, _, _ := im.beginFree(size-last, size)
+			im.answered(ticket)
+			data := c.layer.bytes[size-last:]
+			var finish func()
+			switch {
+			case im.linear != nil:
+				claim, _, _ := im.linear.take(size-last, size)
+				finish = func() {
+					copy(claim.pages[0].data, data)
+					im.linear.copied(claim)
+				}
+			case part:
+				tr := im.trees[0]
+				leaf := tr.spec.leafSize
+				im.feed(c.layer, nil, size-last, data[:last-100])
+				p, a, b := tr.takePart(size/leaf-1, leaf-100, leaf, true)
+				finish = func() {
+					copy(p.buf[a:b], data[last-100:])
+					claim, _ := tr.partDone(p, b-a, true)
+					tr.hash(claim, p.buf)
+					tr.sparePart(p)
+				}
+			default:
+				tr := im.trees[0]
+				claim := tr.take((size-last)/tr.spec.leafSize, size/tr.spec.leafSize, true)
+				finish = func() { tr.hash(claim, data) }
+			}
+			verified := make(chan error)
+			go func() { verified <- im.verify(c.layer, 1) }()
+			select {
+			case err := <-verified:
+				t.Errorf("%s, %v: a right image is refused: %v", digest, part, err)
+			case <-time.After(100 * time.Millisecond):
+				finish()
+				im.unlist(ticket)
+				im.settle()
+				if err := <-verified; err != nil {
+					t.Errorf("%s, %v: a right image is refused: %v", digest, part, err)
+				}
+			}
+			im.end()
+		}
+	}
+}

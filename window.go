@@ -223,6 +223,14 @@ func (l *linear) isCovered() bool {
 	return l.taken.total == l.size && l.failure == nil && !l.stopped
 }
 
+// isHashing tells whether threads copy bytes to the window, or bytes of it wait to
+// be hashed.
+func (l *linear) isHashing() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.failure == nil && !l.stopped && (len(l.copies) > 0 || l.slowest() < l.frontier)
+}
+
 // left returns how many bytes are still to be added.
 func (l *linear) left() int64 {
 	l.mu.Lock()
