@@ -128,12 +128,7 @@ func (im *image) setJudged(began int, sums []string) bool {
 	if im.began != began || !im.quietLocked() {
 		return false
 	}
-	im.judged = judged{began: began}
-	for _, d := range im.awaited {
-		if sums[d.index] != "" {
-			im.judged.count++
-		}
-	}
+	im.judged = judged{began, im.countAwaited(sums)}
 	if im.compare(sums); !im.refused.Load() {
 		return false
 	}
@@ -158,15 +153,30 @@ func (im *image) isLost() bool {
 // isDue tells whether an expected digest will come, or be looked at, without
 // another read.
 func (im *image) isDue() bool {
-	due := 0
+	due := im.countDue()
+	im.mu.Lock()
+	defer im.mu.Unlock()
+	return due > im.judgedSince(im.began) && im.writers == 0 && im.failure == "" && !im.ended
+}
+
+// countDue counts the expected digests whose bytes are all known, or being hashed.
+func (im *image) countDue() (due int) {
 	for _, d := range im.awaited {
 		if d.isDue() {
 			due++
 		}
 	}
-	im.mu.Lock()
-	defer im.mu.Unlock()
-	return due > im.judgedSince(im.began) && im.writers == 0 && im.failure == "" && !im.ended
+	return due
+}
+
+// countAwaited counts the expected digests among those that are known.
+func (im *image) countAwaited(sums []string) (count int) {
+	for _, d := range im.awaited {
+		if sums[d.index] != "" {
+			count++
+		}
+	}
+	return count
 }
 
 func (l *linear) isDue() bool { return l.isCovered() }
@@ -176,26 +186,49 @@ func (t *tree) isDue() bool {
 	return t.isCovered() && (t.outer != nil || !t.hasHoles.Load())
 }
 
-// verdictOfWriter looks at what a writer has written so far, if that is all of
-// the image. It may still go on, so nothing is final.
+// verdictOfWriter looks at what a writer has written so far, if an expected digest
+// of it is known. It may still go on, so nothing is final.
 func (im *image) verdictOfWriter() error {
 	if im.isHopeless() {
 		return errMismatch
 	}
-	if len(im.conf.expect) == 0 || im.done.Load() || im.progress() < im.size {
-		return nil
-	}
-	im.drain(nbdkit.Stopping)
-	sums, all := im.takeSums()
-	if !all && nbdkit.Stopping() {
-		return errNoVerdict
-	}
-	if all {
-		for _, line := range im.mismatches(sums) {
-			return fmt.Errorf("%v: %s", im, line)
+	im.settle()
+	// Another thread may be merging nodes, or folding them.
+	for len(im.conf.expect) > 0 && !im.done.Load() && !im.isLost() {
+		due := im.countDue()
+		if due == 0 {
+			return nil
 		}
+		im.drainAwaited()
+		began, doubt := im.inDoubt()
+		sums, _ := im.takeSums()
+		if again, _ := im.inDoubt(); !doubt && again == began {
+			for _, line := range im.mismatches(sums) {
+				return fmt.Errorf("%v: %s", im, line)
+			}
+			if im.countAwaited(sums) >= due {
+				return nil
+			}
+		}
+		if nbdkit.Stopping() {
+			return errNoVerdict
+		}
+		time.Sleep(othersPause)
+	}
+	if im.refused.Load() {
+		return errMismatch
 	}
 	return nil
+}
+
+// inDoubt tells whether a request in flight may soon make unknown what is known. What
+// a tainted one has not handed on yet is not known.
+func (im *image) inDoubt() (began int, doubt bool) {
+	im.mu.Lock()
+	defer im.mu.Unlock()
+	return im.began, slices.ContainsFunc(im.ops, func(o op) bool {
+		return o.active && (o.writing || o.tainted && o.fed)
+	})
 }
 
 // errNoVerdict fails a request that waits for the digest when nbdkit is told to

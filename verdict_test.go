@@ -236,3 +236,68 @@ func TestVerifyBesideAnotherReader(t *testing.T) {
 		}
 	}
 }
+
+// A writer flushes at its end while another thread, of a query perhaps, merges
+// nodes or folds them: the flush waits, and has the verdict.
+func TestVerdictOfWriterWaits(t *testing.T) {
+	const size = 2 * mib
+	for _, digest := range []string{"blake3", "blkhash"} {
+		for _, also := range []string{"", ",sha256"} {
+			for _, right := range []bool{true, false} {
+				sum := sumOfTestImage(t, size, digest)
+				if !right {
+					sum = strings.Repeat("00", 32)
+				}
+				im, c := newTestImage(t, size, "digest", digest+also, "digest-expect", digest+":"+sum)
+				c.write(c.layer.bytes[:mib], 0, true)
+				c.write(c.layer.bytes[mib:], mib, true)
+				tr := im.trees[0]
+				tr.mu.Lock()
+				finish := func() { tr.outer.busy = false }
+				if tr.outer != nil {
+					tr.outer.busy = true
+				} else {
+					claim := tr.newClaim(0, 0)
+					finish = func() { tr.drop(claim) }
+				}
+				tr.mu.Unlock()
+				verdict := make(chan error)
+				go func() { verdict <- im.verdictOfWriter() }()
+				select {
+				case err := <-verdict:
+					t.Errorf("%s%s, %v: a flush has the verdict %v before the digest is known", digest, also, right, err)
+				case <-time.After(50 * time.Millisecond):
+					tr.mu.Lock()
+					finish()
+					tr.mu.Unlock()
+					if err := <-verdict; (err == nil) != right {
+						t.Errorf("%s%s, %v: a flush has the verdict %v", digest, also, right, err)
+					}
+				}
+				im.end()
+			}
+		}
+	}
+}
+
+// A flush while bytes are in doubt does not fail for them, nor wait for a reader
+// that hangs.
+func TestVerdictOfWriterBesideOthers(t *testing.T) {
+	const size = 2 * mib
+	im, c := newTestImage(t, size, "digest", "blake3", "digest-expect", "blake3:"+strings.Repeat("00", 32))
+	im.beginRead(im.connect(), 0, 4096) // hangs, and is tainted now:
+	c.write(c.layer.bytes, 0, true)
+	var err error
+	background(t, func() { err = im.verdictOfWriter() })()
+	if err == nil {
+		t.Error("a flush has no verdict beside a reader that hangs")
+	}
+	other := im.connect()
+	ticket := im.beginWrite(other, 4096, 8192)
+	background(t, func() { err = im.verdictOfWriter() })()
+	if err != nil {
+		t.Errorf("a flush has the verdict %v while another client writes", err)
+	}
+	im.unlist(ticket)
+	im.end()
+}
