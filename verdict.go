@@ -215,7 +215,7 @@ func (im *image) verdictOfWriter() error {
 		}
 		time.Sleep(othersPause)
 	}
-	if im.refused.Load() {
+	if im.isHopeless() {
 		return errMismatch
 	}
 	return nil
