@@ -68,8 +68,9 @@ func (f *filter) Start(parallel bool) error {
 	// Little of what is allocated becomes garbage. But when the heap is small, a
 	// share of it is soon reached, and each collection takes the processors that
 	// serve clients.
-	debug.SetGCPercent(15)
+	debug.SetGCPercent(-1) // none for the sake of the ballast
 	ballast = make([]byte, ballastSize)
+	debug.SetGCPercent(15)
 	if C.digest_debug_profile != 0 {
 		if err := f.startProfile(); err != nil {
 			return err
