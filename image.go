@@ -85,7 +85,8 @@ type image struct {
 
 	verifying sync.Mutex // held by the client that verifies the image
 
-	// touched is set when a client has asked for data.
+	// touched is set when a client has asked for data, or there is a mismatch: then
+	// there is a result.
 	touched atomic.Bool
 
 	// done is set while result is valid, for a quick look.
