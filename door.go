@@ -22,7 +22,7 @@ import (
 func (im *image) admit(next layer, readonly bool) error {
 	im.door.Lock()
 	defer im.door.Unlock()
-	if im.refused.Load() || len(im.conf.expect) > 0 && im.isLost() {
+	if im.isHopeless() {
 		return im.refusal()
 	}
 	if im.prefix.Load() == nil && im.conf.looks() {

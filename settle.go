@@ -75,12 +75,16 @@ func (im *image) setSums(began int, sums []string) bool {
 	if im.began != began || !im.quietLocked() {
 		return false
 	}
+	im.compare(sums)
+	im.setResult(sums)
+	return true
+}
+
+func (im *image) setResult(sums []string) {
 	im.sums = sums
 	im.results++
 	im.finished = time.Now()
-	im.compare(sums)
 	im.done.Store(true)
-	return true
 }
 
 // fail ends the computation because of a fault in the filter, or of the source.

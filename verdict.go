@@ -132,10 +132,7 @@ func (im *image) setJudged(began int, sums []string) bool {
 	if im.compare(sums); !im.refused.Load() {
 		return false
 	}
-	im.sums = sums
-	im.results++
-	im.finished = time.Now()
-	im.done.Store(true)
+	im.setResult(sums)
 	return true
 }
 

@@ -13,6 +13,16 @@ import (
 
 // Verdicts where several clients, writes or faults are in play.
 
+// expected is the digest of an image, or another one.
+func expected(t *testing.T, digest, image string, right bool) string {
+	t.Helper()
+	sum := sumOf(t, digest, image)
+	if !right {
+		sum = bend(sum)
+	}
+	return sum
+}
+
 // A client that reads everything while another one's slow request has the last
 // bytes must not take a wrong image for a good one.
 func TestNoneOfTwoClientsGetsAWrongImage(t *testing.T) {
@@ -20,10 +30,7 @@ func TestNoneOfTwoClientsGetsAWrongImage(t *testing.T) {
 	image := randomImage(t, size)
 	for _, digest := range []string{"sha256", "blake3"} {
 		for _, right := range []bool{true, false} {
-			sum := sumOf(t, digest, image)
-			if !right {
-				sum = bend(sum)
-			}
+			sum := expected(t, digest, image, right)
 			s := serve(t, "-r", "--filter="+filter, "--filter=delay", "file", image, "rdelay=50ms",
 				"digest-expect="+digest+":"+sum, "signature=any", "signature-unsafe=allow")
 			slow, quick := dial(t, s, ""), dial(t, s, "")
@@ -132,10 +139,7 @@ func TestSmallImageIsComparedAtTheDoor(t *testing.T) {
 		image := randomImage(t, size)
 		for _, digest := range []string{"sha256", "blake3"} {
 			for _, right := range []bool{true, false} {
-				sum := sumOf(t, digest, image)
-				if !right {
-					sum = bend(sum)
-				}
+				sum := expected(t, digest, image, right)
 				s := serve(t, "-r", "--filter="+filter, "file", image, "digest-expect="+digest+":"+sum, "signature=any")
 				for range 3 {
 					c, err := nbd.Dial(s.socket(), "", patience)
