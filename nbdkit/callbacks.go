@@ -53,6 +53,11 @@ func goFinish(backend *C.nbdkit_backend) {
 	})
 }
 
+// goEnter is the first call of a thread: enter.c says what it is for.
+//
+//export goEnter
+func goEnter() {}
+
 //export goOpen
 func goOpen(export *C.char, readonly, tls C.int) (handle C.uintptr_t) {
 	guard("open", nil, nil, func() error {

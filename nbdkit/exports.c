@@ -9,6 +9,7 @@
 
 #include <stdlib.h>
 
+#include "enter.h"
 #include "exports.h"
 #include "_cgo_export.h"
 
@@ -24,8 +25,10 @@ filter_list_exports (nbdkit_next_list_exports *next, nbdkit_backend *nxdata,
   if (below == NULL)
     return -1;
   r = next (nxdata, readonly, below);
-  if (r != -1)
+  if (r != -1) {
+    enter_go ();
     r = goListExports (below, exports);
+  }
   nbdkit_exports_free (below);
   return r;
 }
@@ -37,6 +40,7 @@ filter_open (nbdkit_next_open *next, nbdkit_context *context,
   int own = 0;
   uintptr_t handle;
 
+  enter_go ();
   handle = goOpenOwn ((char *) exportname, &own);
   if (own)
     return handle ? (void *) (handle << 1 | 1) : NULL;

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "config.h"
+#include "enter.h"
 #include "exports.h"
 #include "_cgo_export.h"
 
@@ -195,8 +196,10 @@ filter_finalize (nbdkit_next *next, void *handle)
 #define BEGIN(op, buf)                                                  \
   uint64_t ticket;                                                      \
   uint32_t answered = 0;                                                \
-  int r = goBegin (go_handle (handle), op, buf, count, offset,          \
-                   &ticket, &answered, err);                            \
+  int r;                                                                \
+  enter_go ();                                                          \
+  r = goBegin (go_handle (handle), op, buf, count, offset,              \
+               &ticket, &answered, err);                                \
   if (r != 0)                                                           \
     return -1
 
@@ -211,8 +214,10 @@ filter_pread (nbdkit_next *next, void *handle,
               void *buf, uint32_t count, uint64_t offset,
               uint32_t flags, int *err)
 {
-  if (is_own (handle))
+  if (is_own (handle)) {
+    enter_go ();
     return goOwnRead (go_handle (handle), buf, count, offset, err);
+  }
   BEGIN (FILTER_READ, buf);
   if (answered == count)
     return 0;
@@ -238,6 +243,7 @@ filter_flush (nbdkit_next *next, void *handle, uint32_t flags, int *err)
     return 0;
   if (next->flush (next, flags, err) == -1)
     return -1;
+  enter_go ();
   return goFlushed (next, go_handle (handle), err);
 }
 

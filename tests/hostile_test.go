@@ -99,6 +99,11 @@ func TestManyClientsAtOnce(t *testing.T) {
 	}
 	wg.Wait()
 	t.Log(s.usage())
+	// Threads that come into Go the first time once looked for a way in by turns,
+	// 3,000 times each.
+	if waits, requests := s.waits(), 16*n; waits > 100*requests {
+		t.Errorf("for %d requests, threads of the server waited %d times", requests, waits)
+	}
 	for _, c := range clients {
 		c.Close()
 	}

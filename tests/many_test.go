@@ -44,6 +44,25 @@ func (s *server) usage() (u usage) {
 	return u
 }
 
+// waits returns how often threads of the server have waited for something.
+func (s *server) waits() (n int) {
+	s.t.Helper()
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", s.cmd.Process.Pid))
+	if err != nil || len(files) == 0 {
+		s.t.Fatal("no thread of the server can be seen: ", err)
+	}
+	for _, name := range files {
+		status, _ := os.ReadFile(name) // which may have ended
+		_, rest, _ := strings.Cut(string(status), "\nvoluntary_ctxt_switches:")
+		fields := strings.Fields(rest)
+		if len(fields) > 0 {
+			more, _ := strconv.Atoi(fields[0])
+			n += more
+		}
+	}
+	return n
+}
+
 // settled waits until all clients have left the server, and returns what it
 // holds then.
 func (s *server) settled() (u usage) {
