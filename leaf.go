@@ -252,6 +252,9 @@ func (t *tree) left() int64 {
 
 // isCovered tells whether all bytes are known, or being hashed.
 func (t *tree) isCovered() bool {
+	if t.covered.Load() < t.size {
+		return false // as nearly always, without the lock
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.taken.total == t.nodes.n
