@@ -108,6 +108,9 @@ func (f *filter) image(export string, size int64) (*image, error) {
 		old.prefix.Store(nil)
 		f.publish() // without the result of what was there
 		nbdkit.Error("%v has changed its size from %d to %d: its digest begins anew", old, old.size, size)
+		if old.clientRead.Load()+old.clientWritten.Load() > probeMax {
+			old.failUncompared()
+		}
 	}
 	return im, err
 }
@@ -224,6 +227,7 @@ func (f *filter) Finish(next nbdkit.Backend) {
 	for _, im := range f.touched() {
 		f.finishLast(next, im)
 		im.end()
+		im.failUncompared()
 		results = append(results, im.snapshot())
 	}
 	if f.sidecar == nil || f.conf.file == "" && len(results) == 0 {

@@ -281,3 +281,23 @@ func (im *image) verify(next layer, readers int) error {
 	}
 	return nil
 }
+
+// failUncompared makes nbdkit end with status 1, and says why, if there was an
+// expected digest that nobody can compare any more. To end as after a good copy
+// would be a lie.
+func (im *image) failUncompared() {
+	if im.isCompared() {
+		return
+	}
+	nbdkit.Fail()
+	logError("%v: its digest was not compared with the expected one: %s", im, im.snapshot().explain(digestResult{}))
+}
+
+// isCompared tells whether all expected digests have been compared with what the
+// image is now.
+func (im *image) isCompared() bool {
+	im.mu.Lock()
+	defer im.mu.Unlock()
+	return len(im.conf.expect) == 0 || im.refused.Load() ||
+		im.failure == "" && (im.sums != nil || im.judgedSince(im.began) >= len(im.awaited))
+}

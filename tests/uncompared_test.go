@@ -1,0 +1,74 @@
+package tests
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+)
+
+// An expected digest that was never compared is no success, whatever the reason.
+
+// randomSource is a plugin for an image of random bytes, with a shell script that is
+// run before each read of $3 bytes at $4.
+func randomSource(image string, size int64, before string, more ...string) []string {
+	return append([]string{"eval", fmt.Sprintf("get_size=echo %d", size), "thread_model=echo parallel",
+		"pread=" + before + "\ndd if=" + image + " iflag=skip_bytes,count_bytes bs=64k skip=$4 count=$3 status=none",
+		"signature=any", "signature-unsafe=allow"}, more...)
+}
+
+// wantUncompared ends a server, which must say once that a digest was not compared.
+func wantUncompared(t *testing.T, s *server) {
+	t.Helper()
+	s.signal(terminate)
+	if status := s.cmd.ProcessState.ExitCode(); status != 1 {
+		t.Errorf("nbdkit ends with status %d", status)
+	}
+	if log := s.stderr(); strings.Count(log, "digest was not compared with the expected one: ") != 1 {
+		t.Errorf("nbdkit says\n%s", log)
+	}
+}
+
+func TestExpectedDigestThatIsNotCompared(t *testing.T) {
+	const size = 24 * mib
+	image := randomImage(t, size)
+	for _, digest := range []string{"sha256", "blake3"} {
+		expect := "digest-expect=" + digest + ":" + expected(t, digest, image, true)
+		t.Run(digest+" nobody reads what is missing", func(t *testing.T) {
+			t.Parallel()
+			s := serveUnseen(t, "-r", "--filter="+filter, "file", image, expect, "digest-unread=skip")
+			nbdsh(t, s.uri(), "for i in range(20): h.pread(1 << 20, i << 20)")
+			wantUncompared(t, s)
+		})
+		t.Run(digest+" the client has only looked", func(t *testing.T) {
+			t.Parallel()
+			s := serveUnseen(t, "-r", "--filter="+filter, "file", image, expect)
+			nbdsh(t, s.uri(), "h.pread(1 << 20, 0)")
+			wantUncompared(t, s)
+		})
+		t.Run(digest+" what is missing cannot be read", func(t *testing.T) {
+			t.Parallel()
+			s := serve(t, append([]string{"-r", "--filter=" + filter}, randomSource(image, size, "[ $4 -lt 8388608 ] || exit 1", expect)...)...)
+			nbdsh(t, s.uri(), "for i in range(8): h.pread(1 << 20, i << 20)")
+			wantUncompared(t, s)
+		})
+		t.Run(digest+" no client has come", func(t *testing.T) {
+			t.Parallel()
+			serveUnseen(t, "-r", "--filter="+filter, "file", image, expect).stop()
+		})
+	}
+	t.Run("of an export with a name", func(t *testing.T) {
+		t.Parallel()
+		s := serveUnseen(t, "-r", "--filter="+filter, "file", image, "digest-expect=blake3:"+expected(t, "blake3", image, true))
+		nbdsh(t, s.uriOf("disk"), "h.pread(1 << 20, 0)") // then it is read by somebody else
+		nbdsh(t, s.uriOf("disk"), "for i in range(24): h.pread(1 << 20, i << 20)")
+		s.stop()
+	})
+	t.Run("beside a digest that nobody expects", func(t *testing.T) {
+		t.Parallel()
+		const step = 64 * kib
+		s := serveUnseen(t, "-r", "--filter="+filter, "file", image, "digest=sha256", "digest-memory=1M", "digest-unread=skip",
+			"digest-expect=blake3:"+expected(t, "blake3", image, true))
+		nbdsh(t, s.uri(), fmt.Sprintf("for i in range(%d): h.pread(%d, (%d - i) * %d)", size/step, step, size/step-1, step))
+		s.stop()
+	})
+}
