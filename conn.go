@@ -129,8 +129,7 @@ func (c *conn) End(next nbdkit.Next, op nbdkit.Op, ticket uint64, data []byte, o
 	case nbdkit.Read:
 		c.image.endRead(next, c.cursor, ticket, offset, data)
 		if ok {
-			c.image.readEarly(next, c.cursor)
-			return c.image.verdict()
+			return c.verdict(next)
 		}
 	case nbdkit.Write:
 		c.image.endWrite(next, c.cursor, ticket, offset, data, ok)
@@ -149,10 +148,17 @@ func (c *conn) EndExtents(next nbdkit.Next, ticket uint64, extents nbdkit.Extent
 	}
 	c.image.endExtents(ticket, offset, offset+count, zeros)
 	if ok {
-		c.image.readEarly(next, c.cursor)
-		return c.image.verdict()
+		return c.verdict(next)
 	}
 	return nil
+}
+
+// verdict ends a request that may be the last one of a copy.
+func (c *conn) verdict(next nbdkit.Next) error {
+	if err := c.image.readEarly(next, c.cursor); err != nil {
+		return err
+	}
+	return c.image.verdict()
 }
 
 // Flushed gives the verdict of a copy that was written: qemu-img and nbdcopy

@@ -102,9 +102,9 @@ type image struct {
 	cursors   map[*cursor]struct{}
 	stalled   bool // no client moved the frontier from stalledAt on
 	stalledAt int64
-	noEarly   bool // the layer below failed when the filter read by itself
-	written   bool // somebody has written
-	began     int  // counts writes, so that a sum taken meanwhile is void
+	earlyFrom int64 // of clientRead: until then no gap is read, as one could not be
+	written   bool  // somebody has written
+	began     int   // counts writes, so that a sum taken meanwhile is void
 	sums      []string
 	results   int // counts sums, one after the other
 	withdrawn int // of these, how many are taken back from whoever was told
@@ -322,5 +322,5 @@ func (im *image) finishedOrFailed() bool {
 func (im *image) retry() {
 	im.mu.Lock()
 	defer im.mu.Unlock()
-	im.noEarly, im.stalled = false, false
+	im.earlyFrom, im.stalled = 0, false
 }

@@ -58,6 +58,7 @@ type client struct {
 	im     *image
 	layer  *memoryLayer
 	cursor *cursor
+	err    error // of what its last read made the filter do
 }
 
 func (c *client) read(lo, hi int64) {
@@ -68,7 +69,7 @@ func (c *client) read(lo, hi int64) {
 	}
 	c.im.endRead(c.layer, c.cursor, ticket, lo, buf)
 	if buf != nil {
-		c.im.readEarly(c.layer, c.cursor)
+		c.err = c.im.readEarly(c.layer, c.cursor)
 	}
 }
 
@@ -146,7 +147,7 @@ func TestRandomReadsOfSeveralClients(t *testing.T) {
 		requests = requests[:r.IntN(len(requests)+1)]
 		var wg sync.WaitGroup
 		for i := range 4 {
-			c := &client{im, m, im.connect()}
+			c := &client{im: im, layer: m, cursor: im.connect()}
 			wg.Go(func() {
 				for j, q := range requests {
 					if j%4 == i || j%9 == i {
@@ -175,7 +176,7 @@ func TestWritesBesideReads(t *testing.T) {
 		for i := range uint64(4) {
 			wg.Go(func() {
 				r := rand.New(rand.NewPCG(seed, 100+i))
-				c := &client{im, m, im.connect()}
+				c := &client{im: im, layer: m, cursor: im.connect()}
 				for range 100 {
 					lo := r.Int64N(size)
 					hi := min(size, lo+1+r.Int64N(200000))
@@ -202,7 +203,7 @@ func TestWriteTakesBackTheResult(t *testing.T) {
 	m := &memoryLayer{bytes: make([]byte, 100000)}
 	changes := 0
 	im := newImage("", 100000, testConfig(t, "digest", "blake3"), func() { changes++ })
-	c := &client{im, m, im.connect()}
+	c := &client{im: im, layer: m, cursor: im.connect()}
 	c.read(0, 100000)
 	if s := im.snapshot(); s.State != complete || changes != 1 {
 		t.Fatalf("after a read of all: state %s, %d changes", s.State, changes)
@@ -226,7 +227,7 @@ func TestGapsAreReadWhenTheyArePassedOver(t *testing.T) {
 		const size = 40*mib + 777
 		m := &memoryLayer{bytes: randomBytes(r, size)}
 		im := newImage("", size, testConfig(t, "digest", digests, "digest-unread", "early"), func() {})
-		c := &client{im, m, im.connect()}
+		c := &client{im: im, layer: m, cursor: im.connect()}
 		c.read(0, 512)
 		asked := int64(512)
 		for lo := int64(65536); lo < size; {
@@ -257,7 +258,7 @@ func TestProbesReadNothingElse(t *testing.T) {
 	const size = 64 * mib
 	m := &memoryLayer{bytes: make([]byte, size)}
 	im := newImage("", size, testConfig(t, "digest", "sha256"), func() {})
-	c := &client{im, m, im.connect()}
+	c := &client{im: im, layer: m, cursor: im.connect()}
 	c.read(0, 65536)
 	c.read(size-512, size)
 	c.read(mib, mib+65536)
@@ -277,7 +278,7 @@ func TestReaderFarAheadWaitsForTheFrontier(t *testing.T) {
 	im := newImage("", size, testConfig(t, "digest", "sha256", "digest-memory", "4M"), func() {})
 	var wg sync.WaitGroup
 	for half := range int64(2) {
-		c := &client{im, m, im.connect()}
+		c := &client{im: im, layer: m, cursor: im.connect()}
 		wg.Go(func() {
 			for lo := half * size / 2; lo < (half+1)*size/2; lo += 256 << 10 {
 				c.read(lo, lo+256<<10)
@@ -324,12 +325,12 @@ func TestSlowWriteIsWaitedFor(t *testing.T) {
 	im := newImage("", size, testConfig(t, "digest", "sha256", "digest-memory", "8M"), func() {})
 	im.setWritable()
 	data := randomBytes(rand.New(rand.NewPCG(1, 2)), size)
-	slow := &client{im, m, im.connect()}
+	slow := &client{im: im, layer: m, cursor: im.connect()}
 	ticket := im.beginWrite(slow.cursor, 0, piece)
 	var wg sync.WaitGroup
 	for i := range int64(4) {
 		wg.Go(func() {
-			quick := &client{im, m, im.connect()}
+			quick := &client{im: im, layer: m, cursor: im.connect()}
 			for lo := (i + 1) * piece; lo < size; lo += 4 * piece {
 				quick.write(data[lo:min(size, lo+piece)], lo, true)
 			}
@@ -362,7 +363,7 @@ func TestEndPassFindsRoomForParts(t *testing.T) {
 	}
 	digest := func(reads func(c *client)) string {
 		im := newImage("", size, testConfig(t, "digest", "blkhash,sha256", "digest-memory", "1M", "digest-unread", "late"), func() {})
-		reads(&client{im, m, im.connect()})
+		reads(&client{im: im, layer: m, cursor: im.connect()})
 		pass := endPass{im: im, next: m, interrupted: func() bool { return false }}
 		if err := pass.run(1); err != nil {
 			t.Fatal(err)

@@ -45,7 +45,7 @@ func TestSourceThatChangesIsNoticed(t *testing.T) {
 			r := rand.New(rand.NewPCG(1, 40))
 			m := &memoryLayer{bytes: randomBytes(r, size)}
 			im := newImage("", size, testConfig(t, "digest", digests, "digest-unread", "late"), func() {})
-			client := &client{im, m, im.connect()}
+			client := &client{im: im, layer: m, cursor: im.connect()}
 			c.before(client)
 			im.drain(func() bool { return false })
 			m.write(randomBytes(r, size), 0)
@@ -69,7 +69,7 @@ func TestWritesAreNoChangeOfTheSource(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 41))
 	m := &memoryLayer{bytes: randomBytes(r, size)}
 	im := newImage("", size, testConfig(t, "digest", "blake3"), func() {})
-	c := &client{im, m, im.connect()}
+	c := &client{im: im, layer: m, cursor: im.connect()}
 	c.read(0, size)
 	c.write(randomBytes(r, size), 0, true)
 	c.read(0, size)

@@ -12,8 +12,8 @@ func TestWriteToALeafThatHasJustBecomeWhole(t *testing.T) {
 	m := &memoryLayer{bytes: randomBytes(rand.New(rand.NewPCG(1, 1)), 8192)}
 	im := newImage("", 8192, testConfig(t, "digest", "blake3"), func() {})
 	tr := im.trees[0]
-	x := &client{im, m, im.connect()}
-	y := &client{im, m, im.connect()}
+	x := &client{im: im, layer: m, cursor: im.connect()}
+	y := &client{im: im, layer: m, cursor: im.connect()}
 	leaf := tr.spec.leafSize
 	x.read(0, leaf/2)
 
@@ -44,7 +44,7 @@ func TestReadsOfAnImageThatHasEnded(t *testing.T) {
 	const size = 4 * mib
 	m := &memoryLayer{bytes: randomBytes(rand.New(rand.NewPCG(2, 2)), size)}
 	im := newImage("", size, testConfig(t, "digest-expect", "sha256:"+emptySHA256, "digest-memory", "1M"), func() {})
-	c := &client{im, m, im.connect()}
+	c := &client{im: im, layer: m, cursor: im.connect()}
 	im.end()
 	for lo := int64(0); lo < size; lo += 256 << 10 {
 		c.read(lo, lo+256<<10)

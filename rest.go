@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -12,7 +13,8 @@ import (
 // When little is left of an image, the request in hand waits while the filter
 // reads it, so that this request carries the verdict: it may be the last one of
 // a copy. If the connection has other requests in flight, that falls to the last
-// of them.
+// of them. If the filter cannot read the rest, there is no verdict: a request that
+// might be the last one fails.
 //
 // What another client or the filter is reading of the rest is waited for, but
 // not longer than restWait: a client whose request hangs must not make others
@@ -77,13 +79,13 @@ func (l *linear) isNearEnd(limit int64) bool {
 
 // readRest reads what is left of the image, if that is so little that the
 // request in hand can wait for it.
-func (im *image) readRest(next layer, c *cursor) {
+func (im *image) readRest(next layer, c *cursor) error {
 	lo, hi, ok := im.rest(c)
 	if ok && im.isNear(lo, hi) {
 		// A request may have been received, and its thread not have run
 		// since. If it comes too late, little is read twice.
 		if _, _, left := im.littleLeft(); len(im.conf.expect) == 0 && left > im.size/nearShare {
-			return
+			return nil
 		}
 		time.Sleep(restPause)
 		lo, hi, ok = im.rest(c)
@@ -93,10 +95,24 @@ func (im *image) readRest(next layer, c *cursor) {
 		if !listed {
 			time.Sleep(othersPause)
 			waited += othersPause
-		} else if im.readListed(next, ticket, lo, hi); im.isUnread(lo) {
-			return
+		} else if err := im.readListed(next, ticket, lo, hi); im.isUnread(lo) {
+			return im.unread(lo, hi, err)
 		}
 	}
+	return nil
+}
+
+// unread returns the error for a request that waits for the verdict when the rest
+// cannot be read. Without an expectation that is for the end.
+func (im *image) unread(lo, hi int64, err error) error {
+	switch {
+	case err == nil || len(im.conf.expect) == 0:
+		return nil
+	case nbdkit.Stopping():
+		return errNoVerdict // some layers refuse to work then
+	}
+	// Not its own error: what the client has asked for may well be there.
+	return fmt.Errorf("%v: bytes from %d to %d cannot be read, so that its digest cannot be compared", im, lo, hi)
 }
 
 // isUnread tells whether reading the rest, from lo on, did not help.
@@ -136,7 +152,7 @@ func (im *image) rest(c *cursor) (lo, hi int64, ok bool) {
 	}
 	im.mu.Lock()
 	defer im.mu.Unlock()
-	if im.noEarly || im.writers > 0 || slices.ContainsFunc(im.ops, func(o op) bool {
+	if im.isPaused() && len(im.conf.expect) == 0 || im.writers > 0 || slices.ContainsFunc(im.ops, func(o op) bool {
 		return o.active && (o.cursor == c || len(im.conf.expect) == 0)
 	}) {
 		return 0, 0, false

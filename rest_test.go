@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -79,7 +80,7 @@ func TestVerdictBesideOtherReaders(t *testing.T) {
 func TestTwoClientsWaitForEachOther(t *testing.T) {
 	for _, digest := range []string{"sha256", "blake3"} {
 		im, a := restImage(t, digest)
-		b := &client{im, a.layer, im.connect()}
+		b := &client{im: im, layer: a.layer, cursor: im.connect()}
 		middle := int64(restLo+restHi) / 2
 		ranges := [][2]int64{{restLo, middle}, {middle, restHi}}
 		var all sync.WaitGroup
@@ -113,7 +114,7 @@ func TestTwoClientsWaitForEachOther(t *testing.T) {
 func TestReadOfTheRestThatHangs(t *testing.T) {
 	for _, digest := range []string{"sha256", "blake3"} {
 		im, a := restImage(t, digest)
-		b := &client{im, a.layer, im.connect()}
+		b := &client{im: im, layer: a.layer, cursor: im.connect()}
 		for at := int64(0); at < restLo; at += mib / 4 {
 			b.read(at, at+mib/4)
 		}
@@ -190,4 +191,58 @@ func TestRestWithAReadOfTheStart(t *testing.T) {
 		}
 		im.end()
 	}
+}
+
+// What the source does not let the filter read cannot be compared: the client's
+// request fails, not the last word of nbdkit only.
+func TestRestThatCannotBeRead(t *testing.T) {
+	for _, digest := range []string{"sha256", "blake3"} {
+		im, c := restImage(t, digest)
+		c.layer.fail = func(lo, hi int64) bool { return lo < restHi && restLo < hi }
+		c.readAllBut(restLo, restHi)
+		if c.err == nil || !strings.Contains(c.err.Error(), fmt.Sprintf("bytes from %d to %d cannot be read", restLo, restHi)) {
+			t.Errorf("%s: the last read ends with %v", digest, c.err)
+		}
+		c.layer.fail = nil
+		c.read(0, 4096)
+		if im.verdict() == nil {
+			t.Errorf("%s: no verdict when the rest can be read again", digest)
+		}
+		im.end()
+	}
+}
+
+// A read of a gap that fails once is tried again, though not at once.
+func TestGapThatCannotBeReadForAWhile(t *testing.T) {
+	const size, gap = 48 * mib, 8 * mib
+	for _, digest := range []string{"sha256", "blake3"} {
+		im, c := newTestImage(t, size, "digest", digest, "digest-unread", "early")
+		failures := 0
+		c.layer.fail = func(lo, hi int64) bool {
+			if lo == gap && failures < 2 {
+				failures++
+				return true
+			}
+			return false
+		}
+		c.readAllBut(gap, gap+50<<10)
+		im.drain(never)
+		if !im.done.Load() {
+			t.Errorf("%s: the gap was not read after %d failures", digest, failures)
+		}
+		im.end()
+	}
+	im, c := newTestImage(t, size, "digest", "blake3", "digest-unread", "early")
+	failures := 0
+	c.layer.fail = func(lo, _ int64) bool {
+		if lo == gap {
+			failures++
+		}
+		return lo == gap
+	}
+	c.readAllBut(gap, gap+50<<10)
+	if failures > 5 {
+		t.Errorf("what cannot be read was tried %d times", failures)
+	}
+	im.end()
 }

@@ -35,6 +35,10 @@ const (
 	// while one request of a client waits.
 	ownPerRequest = ownRead
 
+	// failedPause is how much clients read at least before the filter reads a gap
+	// again, when it could not read one.
+	failedPause = 8 << 20
+
 	// stallTime is how long readers far ahead wait for those behind.
 	stallTime = 250 * time.Millisecond
 )
@@ -125,11 +129,12 @@ func (im *image) keepStalled() {
 }
 
 // readEarly reads what clients have passed over, and the rest of the image
-// when little is left, within a request of the connection whose cursor it is.
-func (im *image) readEarly(next layer, c *cursor) {
+// when little is left, within a request of the connection whose cursor it is. An
+// error is that request's.
+func (im *image) readEarly(next layer, c *cursor) error {
 	if im.conf.unread != early || im.done.Load() ||
 		!im.isLittleLeft() && (im.flows() || !im.isTimeToLook()) {
-		return
+		return nil
 	}
 	for own := int64(0); own < ownPerRequest; {
 		n := im.readGap(next)
@@ -138,7 +143,7 @@ func (im *image) readEarly(next layer, c *cursor) {
 		}
 		own += n
 	}
-	im.readRest(next, c)
+	return im.readRest(next, c)
 }
 
 // flows tells, without a lock, whether the linear digests move on by
@@ -203,7 +208,7 @@ func (im *image) passedGap() (lo, hi int64, ok bool) {
 
 	im.mu.Lock()
 	defer im.mu.Unlock()
-	if im.noEarly || im.writers > 0 {
+	if im.isPaused() || im.writers > 0 {
 		return 0, 0, false
 	}
 	if hi = im.unclaimed(lo, hi); lo == hi {
@@ -257,21 +262,25 @@ func (im *image) firstUnknown(offset int64) (lo, hi int64) {
 }
 
 // readOwn reads [lo, hi), at most ownRead bytes, of which lo was unknown. It
-// returns false if that failed, in which case the layer below has logged why,
-// or did not help.
+// returns false if that failed, or did not help.
 func (im *image) readOwn(next layer, lo, hi int64) bool {
 	ticket, ok := im.beginOwn(lo, hi)
-	return ok && im.readListed(next, ticket, lo, hi)
+	if !ok || im.readListed(next, ticket, lo, hi) != nil {
+		return false
+	}
+	still, _ := im.firstUnknown(lo)
+	return still != lo
 }
 
-// readListed is readOwn for a read that is listed.
-func (im *image) readListed(next layer, ticket uint64, lo, hi int64) bool {
+// readListed is readOwn for a read that is listed. If it fails, the layer below has
+// logged why.
+func (im *image) readListed(next layer, ticket uint64, lo, hi int64) error {
 	// Listed now, so nobody else begins to read it; but somebody may have
 	// just ended.
 	first, end := im.firstUnknown(lo)
 	if first != lo {
 		im.unlist(ticket)
-		return true
+		return nil
 	}
 	hi = min(hi, end)
 	buf := ownBuffers.Get().(*[ownRead]byte)
@@ -279,15 +288,23 @@ func (im *image) readListed(next layer, ticket uint64, lo, hi int64) bool {
 	data := buf[:hi-lo]
 	if _, err := next.ReadAt(data, lo); err != nil {
 		im.endRead(next, nil, ticket, lo, nil)
-		im.mu.Lock()
-		im.noEarly = true
-		im.mu.Unlock()
-		return false
+		im.pauseEarly()
+		return err
 	}
 	im.endRead(next, nil, ticket, lo, data)
-	still, _ := im.firstUnknown(lo)
-	return still != lo
+	return nil
 }
+
+// pauseEarly makes the filter read no gap for a while. It gets longer with each time,
+// as a source may take its time to fail.
+func (im *image) pauseEarly() {
+	read := im.clientRead.Load()
+	im.mu.Lock()
+	defer im.mu.Unlock()
+	im.earlyFrom = read + max(failedPause, read/2)
+}
+
+func (im *image) isPaused() bool { return im.clientRead.Load() < im.earlyFrom }
 
 // beginOwn lists a read of the filter's own, unless there is another request
 // in that range.

@@ -14,7 +14,7 @@ func TestRandomReaderPaysForItsOwnReadsOnly(t *testing.T) {
 		r := rand.New(rand.NewPCG(7, 7))
 		m := &memoryLayer{bytes: randomBytes(r, size)}
 		im := newImage("", size, testConfig(t, "digest", digests, "digest-unread", "early", "digest-memory", "4M"), func() {})
-		c := &client{im, m, im.connect()}
+		c := &client{im: im, layer: m, cursor: im.connect()}
 		for range 3000 {
 			lo := r.Int64N(size/4096) * 4096
 			c.read(lo, lo+4096)
@@ -68,7 +68,7 @@ func TestLongGapIsReadInPieces(t *testing.T) {
 	for _, digest := range []string{"sha256", "blake3"} {
 		m := &memoryLayer{bytes: randomBytes(rand.New(rand.NewPCG(8, 8)), size)}
 		im := newImage("", size, testConfig(t, "digest", digest, "digest-unread", "early", "digest-memory", "1M"), func() {})
-		c := &client{im, m, im.connect()}
+		c := &client{im: im, layer: m, cursor: im.connect()}
 		for lo := int64(0); lo < gap; lo += step {
 			c.read(lo, lo+step)
 		}

@@ -22,13 +22,13 @@ func TestVerdictWaitsForBytesThatAnotherClientBrings(t *testing.T) {
 			r := rand.New(rand.NewPCG(3, 3))
 			m := &memoryLayer{bytes: randomBytes(r, size)}
 			im, slow := newTestImage(t, size, "digest", digest)
-			quick := &client{im, m, im.connect()}
+			quick := &client{im: im, layer: m, cursor: im.connect()}
 			slow.layer = m
 			a, _ := parseAlgorithm(digest)
 			sum := make([]byte, a.size)
 			if right {
 				other := newImage("", size, testConfig(t, "digest", digest), func() {})
-				(&client{other, m, other.connect()}).read(0, size)
+				(&client{im: other, layer: m, cursor: other.connect()}).read(0, size)
 				other.drain(func() bool { return false })
 				sum, _ = hex.DecodeString(other.snapshot().Digests[0].Hex)
 				other.end()

@@ -2,6 +2,7 @@ package tests
 
 import (
 	"fmt"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -71,4 +72,47 @@ func TestExpectedDigestThatIsNotCompared(t *testing.T) {
 		nbdsh(t, s.uri(), fmt.Sprintf("for i in range(%d): h.pread(%d, (%d - i) * %d)", size/step, step, size/step-1, step))
 		s.stop()
 	})
+}
+
+// What the source does not let the filter read, or only at a second time.
+func TestExpectationAndASourceThatFailsTheFilter(t *testing.T) {
+	const size, gap = 24 * mib, 8 * mib
+	image := randomImage(t, size)
+	client := fmt.Sprintf(`
+for at in range(0, %d, 1 << 19):
+    if at == %d: h.pread((1 << 19) - 65536, at + 65536)
+    else: h.pread(1 << 19, at)`, size, gap)
+	for _, digest := range []string{"sha256", "blake3"} {
+		for _, c := range []struct {
+			name        string
+			once, right bool
+		}{{"always", false, true}, {"once", true, true}, {"once, wrong digest", true, false}} {
+			t.Run(digest+" "+c.name, func(t *testing.T) {
+				t.Parallel()
+				failed := filepath.Join(t.TempDir(), "failed")
+				fails := fmt.Sprintf("if [ $4 -lt %d ] && [ $(($4 + $3)) -gt %d ]", gap+65536, gap)
+				if c.once {
+					fails += " && [ ! -e " + failed + " ]"
+				}
+				s := serve(t, append([]string{"-r", "--filter=" + filter}, randomSource(image, size, fails+"; then touch "+failed+"; exit 1; fi",
+					"digest-expect="+digest+":"+expected(t, digest, image, c.right))...)...)
+				o := execute(t, "", "/usr/bin/python3", "-m", "nbd", "-u", s.uri(), "-c", client)
+				if good := c.once && c.right; (o.status == 0) != good {
+					t.Errorf("the client ends with status %d\n%s%s", o.status, o.stderr, s.stderr())
+				}
+				line := fmt.Sprintf("bytes from %d to %d cannot be read, so that its digest cannot be compared\n", gap, gap+65536)
+				switch log := s.stderr(); {
+				case c.once:
+					s.signal(terminate)
+				case strings.Count(log, line) != 1:
+					t.Errorf("nbdkit says\n%swhere this is missing: %s", log, line)
+				default:
+					wantUncompared(t, s)
+				}
+				if status := s.cmd.ProcessState.ExitCode(); (status == 0) != (c.once && c.right) {
+					t.Errorf("nbdkit ends with status %d", status)
+				}
+			})
+		}
+	}
 }
