@@ -63,8 +63,8 @@ func (im *image) isRestDue() bool {
 	if len(im.conf.expect) == 0 || im.conf.unread != early || im.done.Load() || !im.isLittleLeft() {
 		return false
 	}
-	lo, hi, _ := im.littleLeft()
-	return lo < hi
+	_, due := im.littleLeft()
+	return due
 }
 
 // isNearEnd tells whether at most limit bytes, or little more, are left.
@@ -80,23 +80,23 @@ func (l *linear) isNearEnd(limit int64) bool {
 // readRest reads what is left of the image, if that is so little that the
 // request in hand can wait for it.
 func (im *image) readRest(next layer, c *cursor) error {
-	lo, hi, ok := im.rest(c)
-	if ok && im.isNear(lo, hi) {
+	r, ok := im.rest(c)
+	if ok && im.isNear(r.lo, r.hi) {
 		// A request may have been received, and its thread not have run
 		// since. If it comes too late, little is read twice.
-		if _, _, left := im.littleLeft(); len(im.conf.expect) == 0 && left > im.size/nearShare {
+		if len(im.conf.expect) == 0 && r.left > im.size/nearShare {
 			return nil
 		}
 		time.Sleep(restPause)
-		lo, hi, ok = im.rest(c)
+		r, ok = im.rest(c)
 	}
-	for waited := time.Duration(0); ok; lo, hi, ok = im.rest(c) {
-		ticket, listed := im.beginRest(lo, hi, waited >= restWait || nbdkit.Stopping())
+	for waited := time.Duration(0); ok; r, ok = im.rest(c) {
+		ticket, listed := im.beginRest(r.lo, r.hi, waited >= restWait || nbdkit.Stopping())
 		if !listed {
 			time.Sleep(othersPause)
 			waited += othersPause
-		} else if err := im.readListed(next, ticket, lo, hi); im.isUnread(lo) {
-			return im.unread(lo, hi, err)
+		} else if err := im.readListed(next, ticket, r.lo, r.hi); r.isUnread() {
+			return im.unread(r.lo, r.hi, err)
 		}
 	}
 	return nil
@@ -115,57 +115,64 @@ func (im *image) unread(lo, hi int64, err error) error {
 	return fmt.Errorf("%v: bytes from %d to %d cannot be read, so that its digest cannot be compared", im, lo, hi)
 }
 
-// isUnread tells whether reading the rest, from lo on, did not help.
-func (im *image) isUnread(lo int64) bool {
-	first, _, _ := im.littleLeft()
-	return first <= lo
+// A lack is the first unknown range of a digest of which little is left.
+type lack struct {
+	lo, hi int64
+	left   int64 // how much that is
+	digest awaited
 }
 
-// littleLeft returns the first unknown range of an expected digest of which
-// little is left, and how much that is. If none is expected, little must be left
-// of all.
-func (im *image) littleLeft() (lo, hi, left int64) {
+// isUnread tells whether the range is as unknown as it was, though somebody has read
+// it. What other digests lack is no measure: they can come to lack little meanwhile.
+func (l lack) isUnread() bool {
+	lo, hi := l.digest.unknown(l.lo, l.lo+1)
+	return lo < hi
+}
+
+// littleLeft returns the first lack of the expected digests. If none is expected,
+// little must be left of all.
+func (im *image) littleLeft() (first lack, ok bool) {
 	limit := min(im.restLimit(), im.size/passedFactor)
-	lo, hi = im.size, im.size
+	first.lo = im.size
 	for _, d := range im.awaited {
-		a, b := d.unknown(0, im.size) // what is on a stage is not left
+		lo, hi := d.unknown(0, im.size) // what is on a stage is not left
 		n := limit + 1
 		if d.isNearEnd(limit) {
 			n = d.left()
 		}
 		switch {
-		case n <= limit && a < lo:
-			lo, hi, left = a, b, max(left, n)
+		case n <= limit && lo < first.lo:
+			first = lack{lo, hi, max(first.left, n), d}
 		case n > limit && len(im.conf.expect) == 0:
-			return 0, 0, 0
+			return lack{}, false
 		}
 	}
-	return lo, hi, left
+	return first, first.lo < im.size
 }
 
 // rest returns a piece of what is unknown, if that is little, and no other
 // request of the connection may bring it.
-func (im *image) rest(c *cursor) (lo, hi int64, ok bool) {
-	lo, hi, left := im.littleLeft()
-	if lo == hi {
-		return 0, 0, false
+func (im *image) rest(c *cursor) (r lack, ok bool) {
+	if r, ok = im.littleLeft(); !ok {
+		return r, false
 	}
 	im.mu.Lock()
 	defer im.mu.Unlock()
 	if im.isPaused() && len(im.conf.expect) == 0 || im.writers > 0 || slices.ContainsFunc(im.ops, func(o op) bool {
 		return o.active && (o.cursor == c || len(im.conf.expect) == 0)
 	}) {
-		return 0, 0, false
+		return r, false
 	}
 	// A client that reads on from here will reach the end by itself, and
 	// would read it twice.
-	if left > min(64<<10, im.size/nearShare) && im.readsOn(c, lo, hi) {
-		return 0, 0, false
+	if r.left > min(64<<10, im.size/nearShare) && im.readsOn(c, r.lo, r.hi) {
+		return r, false
 	}
-	if end := im.unclaimed(lo, hi); end > lo {
-		hi = end
+	if end := im.unclaimed(r.lo, r.hi); end > r.lo {
+		r.hi = end
 	}
-	return lo, min(hi, lo+ownRead), true
+	r.hi = min(r.hi, r.lo+ownRead)
+	return r, true
 }
 
 // readsOn tells whether a client may be expected to go on in [lo, hi). If a

@@ -246,3 +246,25 @@ func TestGapThatCannotBeReadForAWhile(t *testing.T) {
 	}
 	im.end()
 }
+
+// Of two expected digests one comes to lack little, and that further ahead, while
+// the rest of the other is read.
+func TestRestOfASecondDigest(t *testing.T) {
+	const size = 64 * mib
+	const lost, lostEnd = size - 1800<<10, size - 1500<<10
+	logError = func(string, ...any) {}
+	im, c := newTestImage(t, size, "digest-unread", "early",
+		"digest-expect", "blake3:"+strings.Repeat("00", 32), "digest-expect", "sha256:"+strings.Repeat("00", 32))
+	// As if the window had had no room for it.
+	im.trees[0].add(lost, c.layer.bytes[lost:lostEnd], false)
+	for at := int64(0); at < lost; at += mib / 4 {
+		c.read(at, min(at+mib/4, lost))
+	}
+	c.read(lostEnd, size-1400<<10)
+	c.read(size-1000<<10, size-990<<10)
+	c.read(size-590<<10, size)
+	if im.verdict() == nil {
+		t.Errorf("no verdict: %d bytes are left of blake3, %d of sha256", im.trees[0].left(), im.linear.left())
+	}
+	im.end()
+}
