@@ -42,6 +42,17 @@ const (
 // restLimit is how many bytes may be the rest of an image.
 func (im *image) restLimit() int64 { return max(restMax, im.size/restShare) }
 
+// littleLimit is restLimit for an image that may be small: most of it is not a rest,
+// unless a verdict is due and clients have read at least half, so that they did not
+// just have a look.
+func (im *image) littleLimit() int64 {
+	limit := im.restLimit()
+	if len(im.conf.expect) > 0 && im.clientRead.Load()+im.holes.Load() >= im.size/2 {
+		return limit
+	}
+	return min(limit, im.size/passedFactor)
+}
+
 // isLittleLeft tells, mostly without a lock, whether there may be a rest.
 func (im *image) isLittleLeft() bool {
 	limit := im.restLimit()
@@ -132,7 +143,7 @@ func (l lack) isUnread() bool {
 // littleLeft returns the first lack of the expected digests. If none is expected,
 // little must be left of all.
 func (im *image) littleLeft() (first lack, ok bool) {
-	limit := min(im.restLimit(), im.size/passedFactor)
+	limit := im.littleLimit()
 	first.lo = im.size
 	for _, d := range im.awaited {
 		lo, hi := d.unknown(0, im.size) // what is on a stage is not left

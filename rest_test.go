@@ -268,3 +268,22 @@ func TestRestOfASecondDigest(t *testing.T) {
 	}
 	im.end()
 }
+
+// A rest of a large part of a small image is read, when a client has read most of it.
+func TestLargeRestOfASmallImage(t *testing.T) {
+	const size, lo, hi = 4 * mib, 1600 << 10, 2400 << 10
+	logError = func(string, ...any) {}
+	for _, digest := range []string{"sha256", "blake3"} {
+		im, c := newTestImage(t, size, "digest", digest, "digest-expect", digest+":"+strings.Repeat("00", 32))
+		c.read(0, 4096)
+		c.read(lo-mib, lo-mib/2)
+		if im.filterRead.Load() > 0 {
+			t.Errorf("%s: a look makes the filter read %d bytes", digest, im.filterRead.Load())
+		}
+		c.readAllBut(lo, hi)
+		if im.verdict() == nil {
+			t.Errorf("%s: no verdict with %d bytes unread", digest, hi-lo)
+		}
+		im.end()
+	}
+}
