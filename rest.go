@@ -102,6 +102,9 @@ func (im *image) readRest(next layer, c *cursor) error {
 		r, ok = im.rest(c)
 	}
 	for waited := time.Duration(0); ok; r, ok = im.rest(c) {
+		if nbdkit.Signals() >= 2 {
+			return im.hurriedOff()
+		}
 		ticket, listed := im.beginRest(r.lo, r.hi, waited >= restWait || nbdkit.Stopping())
 		if !listed {
 			time.Sleep(othersPause)
@@ -111,6 +114,15 @@ func (im *image) readRest(next layer, c *cursor) error {
 		}
 	}
 	return nil
+}
+
+// hurriedOff returns the error for a request that would read the rest, but for a second
+// signal. Without an expectation the client has what it asked for.
+func (im *image) hurriedOff() error {
+	if len(im.conf.expect) == 0 {
+		return nil
+	}
+	return errNoVerdict
 }
 
 // unread returns the error for a request that waits for the verdict when the rest

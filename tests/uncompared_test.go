@@ -116,3 +116,43 @@ for at in range(0, %d, 1 << 19):
 		}
 	}
 }
+
+// A request that reads the rest ends at the second signal, and tells the client that
+// there is no verdict.
+func TestSecondSignalEndsTheReadOfTheRest(t *testing.T) {
+	const size, lo, hi = 40 << 30, 20 << 30, 20<<30 + 30*mib
+	reads := filepath.Join(t.TempDir(), "reads")
+	s := serve(t, "-r", "--filter="+filter, "eval", fmt.Sprintf("get_size=echo %d", size), "thread_model=echo parallel",
+		"pread=echo >> "+reads+"; sleep 0.3; head -c $3 /dev/zero", "can_extents=exit 0",
+		fmt.Sprintf("extents=echo 0 %d hole,zero; echo %[1]d %d; echo %d %d hole,zero", lo, hi-lo, hi, size-hi),
+		"signature=any", "signature-unsafe=allow", "digest-expect=blake3:"+strings.Repeat("0", 64))
+	count := func() int {
+		if !exists(reads) {
+			return 0
+		}
+		return len(contents(t, reads))
+	}
+	client := background(t, "/usr/bin/python3", "-c", fmt.Sprintf(`
+import nbd
+h = nbd.NBD()
+h.add_meta_context("base:allocation")
+h.connect_uri("%s")
+for i in range(40): h.block_status(1 << 30, i << 30, lambda *args: 0)`, s.uri()))
+	waitFor(t, "the read of the rest", func() bool { return count() >= 2 })
+	s.cmd.Process.Signal(terminate)
+	waitFor(t, "a read after the first signal", func() func() bool {
+		before := count()
+		return func() bool { return count() > before }
+	}())
+	before := count()
+	s.signal(interrupt)
+	if after := count(); after > before+2 {
+		t.Errorf("%d reads of the layer below after the second signal", after-before)
+	}
+	if client.Wait() == nil {
+		t.Error("the client's request succeeds")
+	}
+	if status := s.cmd.ProcessState.ExitCode(); status != 1 {
+		t.Errorf("nbdkit ends with status %d", status)
+	}
+}
