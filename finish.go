@@ -18,7 +18,8 @@ import (
 // Other clients may be at work meanwhile. What they are reading is left to
 // them, and looked at again when they have ended. An extent that reads as zero
 // is like data: it is asked for, and taken, within an op, so that a write in
-// between taints it.
+// between taints it. Where the layer below does not tell extents, though it could be
+// asked, there may be data.
 
 const (
 	endReaders  = 4
@@ -26,6 +27,9 @@ const (
 	// endZeroSize bounds a hole that is taken at once by a digest that hashes
 	// all of it, so that a signal is heeded within a second or so.
 	endZeroSize = 1 << 30
+	// endBlindSize is what is taken for data when its extent cannot be told. The layer
+	// below logs each time that it fails, so it is not asked too often.
+	endBlindSize = 1 << 30
 	// othersPause is how long requests of clients are waited for at a time.
 	othersPause = 2 * time.Millisecond
 )
@@ -166,10 +170,7 @@ func (e *endPass) claim() (piece, error) {
 		} else {
 			p.hi = min(p.hi, end)
 		}
-		if err := e.cut(&p); err != nil {
-			e.im.unlist(ticket)
-			return piece{}, err
-		}
+		e.cut(&p)
 		e.im.shrink(ticket, p.hi)
 		e.position = p.hi
 		return p, nil
@@ -178,11 +179,9 @@ func (e *endPass) claim() (piece, error) {
 
 // cut makes a piece as long as is good to be taken at once, all of it a hole
 // or data.
-func (e *endPass) cut(p *piece) (err error) {
+func (e *endPass) cut(p *piece) {
 	if p.lo >= e.dataEnd {
-		if p.zero, err = e.look(p.lo); err != nil {
-			return err
-		}
+		p.zero = e.look(p.lo)
 	}
 	if p.zero {
 		p.hi = min(p.hi, e.dataEnd)
@@ -194,15 +193,14 @@ func (e *endPass) cut(p *piece) (err error) {
 		ahead := p.lo % endReadSize
 		p.hi = min(p.hi, e.dataEnd, p.lo-ahead+min(endReadSize, e.im.size-p.lo+ahead))
 	}
-	return nil
 }
 
 // look asks the layer below for the extent at offset, with the next ones if
 // they are alike, and makes dataEnd its end.
-func (e *endPass) look(offset int64) (zero bool, err error) {
+func (e *endPass) look(offset int64) (zero bool) {
 	first := true
 	joined := true
-	err = e.next.Extents(offset, e.im.size, func(at, length int64, z bool) {
+	err := e.next.Extents(offset, e.im.size, func(at, length int64, z bool) {
 		if first {
 			zero, first = z, false
 		}
@@ -211,10 +209,11 @@ func (e *endPass) look(offset int64) (zero bool, err error) {
 			e.dataEnd = at + length
 		}
 	})
-	if err == nil && (first || e.dataEnd <= offset) {
-		err = fmt.Errorf("the layer below tells no extent at %d", offset)
+	if err != nil || first || e.dataEnd <= offset {
+		e.dataEnd = offset + min(endBlindSize, e.im.size-offset)
+		return false
 	}
-	return zero, err
+	return zero
 }
 
 // take makes a piece known.

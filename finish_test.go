@@ -1,0 +1,37 @@
+package main
+
+import (
+	"errors"
+	"math/rand/v2"
+	"testing"
+)
+
+// extentlessLayer does not tell extents, though it could be asked.
+type extentlessLayer struct {
+	*memoryLayer
+	err   error
+	asked int
+}
+
+func (l *extentlessLayer) Extents(int64, int64, func(int64, int64, bool)) error {
+	l.asked++
+	return l.err
+}
+
+// Where extents cannot be told there may be data: it can be read, so there is a digest.
+func TestEndPassWithoutExtents(t *testing.T) {
+	const size = 9*mib + 13
+	for _, err := range []error{nil, errors.New("input/output error")} {
+		m := &memoryLayer{bytes: randomBytes(rand.New(rand.NewPCG(8, 8)), size)}
+		im := newImage("", size, testConfig(t, "digest", "blake3,sha256"), func() {})
+		l := &extentlessLayer{m, err, 0}
+		pass := endPass{im: im, next: l, interrupted: never}
+		if err := pass.run(2); err != nil {
+			t.Error(err)
+		}
+		if l.asked > 2 {
+			t.Errorf("the layer below, which logs each error, was asked %d times", l.asked)
+		}
+		expectDigests(t, im, m)
+	}
+}
