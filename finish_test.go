@@ -35,3 +35,18 @@ func TestEndPassWithoutExtents(t *testing.T) {
 		expectDigests(t, im, m)
 	}
 }
+
+// What a client was told of is no copy, and no reason to read the image at the end. But
+// what is known is finished.
+func TestMapIsNoCopy(t *testing.T) {
+	const size = 400 * mib
+	for _, holes := range []int64{size / 2, size} {
+		im := newImage("", size, testConfig(t, "digest", "blake3"), func() {})
+		ticket := im.beginExtents(0, size)
+		im.endExtents(ticket, 0, size, func(yield func(int64, int64) bool) { yield(0, holes) })
+		if im.isProbed() != (holes < size) {
+			t.Errorf("an image of which a client knows %d bytes of holes is a probe: %v", holes, im.isProbed())
+		}
+		im.end()
+	}
+}

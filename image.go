@@ -305,10 +305,14 @@ const (
 )
 
 // isProbed tells whether clients have looked at the image, but not begun to
-// copy it. That is no reason to read all of it.
+// copy it. That is no reason to read all of it, nor is what they were told of
+// holes, as nbdinfo --map is. What nobody needs to read is another matter.
 func (im *image) isProbed() bool {
-	return im.size > probeSize &&
-		im.clientRead.Load()+im.clientWritten.Load()+im.holes.Load() <= probeMax
+	if im.size <= probeSize || im.clientRead.Load()+im.clientWritten.Load() > probeMax {
+		return false
+	}
+	lo, hi := im.firstUnknown(0)
+	return lo < hi
 }
 
 // finishedOrFailed tells whether reading more would help.
