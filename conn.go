@@ -104,9 +104,7 @@ func (c *conn) Begin(op nbdkit.Op, buf []byte, offset, count int64) (ticket uint
 			answered = c.image.fromPrefix(buf, offset)
 		}
 		if answered == len(buf) {
-			c.image.endRead(nil, c.cursor, ticket, offset, nil)
-			c.image.clientRead.Add(count)
-			return 0, answered, c.image.verdict()
+			return c.endKept(ticket, offset, count)
 		}
 		return ticket, answered, nil
 	case nbdkit.AskExtents:
@@ -115,6 +113,18 @@ func (c *conn) Begin(op nbdkit.Op, buf []byte, offset, count int64) (ticket uint
 	ticket = c.image.beginWrite(c.cursor, offset, offset+count)
 	c.filter.overwritten(c.image, offset, offset+count)
 	return ticket, 0, nil
+}
+
+// endKept ends a read that is answered from the start that is kept.
+func (c *conn) endKept(ticket uint64, offset, count int64) (again uint64, answered int, err error) {
+	c.image.endRead(nil, c.cursor, ticket, offset, nil)
+	// Another request of the connection may just have left the rest to this one: then
+	// it is read like any other, and End reads the rest.
+	if c.image.isRestDue() {
+		return c.image.beginRead(c.cursor, offset, offset+count), 0, nil
+	}
+	c.image.clientRead.Add(count)
+	return 0, int(count), c.image.verdict()
 }
 
 // errMismatch fails the requests of an image that is not the expected one. The

@@ -287,3 +287,30 @@ func TestLargeRestOfASmallImage(t *testing.T) {
 		im.end()
 	}
 }
+
+// Two requests of one connection at once: one of the start, which the filter keeps, and
+// one of the last bytes. Whichever ends last reads the rest.
+func TestRestThatComesBesideAReadOfTheStart(t *testing.T) {
+	for _, digest := range []string{"sha256", "blake3"} {
+		im, c := restImage(t, digest)
+		conn := &conn{image: im, cursor: c.cursor}
+		im.feed(c.layer, c.cursor, 0, c.layer.bytes[:restLo])
+		last := im.beginRead(c.cursor, restHi, restSize)
+		kept := im.beginRead(c.cursor, 0, 4096)
+		im.endRead(c.layer, c.cursor, last, restHi, c.layer.bytes[restHi:])
+		if err := conn.verdict(nbdkit.Next{}); err != nil {
+			t.Errorf("%s: the rest is not left to the other request: %v", digest, err)
+		}
+		ticket, answered, err := conn.endKept(kept, 0, 4096)
+		if answered > 0 || err != nil {
+			t.Errorf("%s: the last request has %d bytes of the start that is kept, %v", digest, answered, err)
+		} else {
+			im.endRead(c.layer, c.cursor, ticket, 0, c.layer.bytes[:4096])
+			im.readEarly(c.layer, c.cursor)
+		}
+		if im.verdict() == nil {
+			t.Errorf("%s: no verdict", digest)
+		}
+		im.end()
+	}
+}
