@@ -19,7 +19,8 @@ import (
 // One client at a time does this for an export; others wait, and find it done.
 // nbdkit does not tell a callback that its client has gone, so the work goes
 // on for them, and what is read is known to all. A signal that ends nbdkit
-// ends it.
+// ends it, and so does another size of the source: what was begun for the image
+// that has gone is of no use, and nobody waits for it.
 
 // opener returns what opens the layer below when a final answer is read. It is
 // called when that is opened, because only then nbdkit knows which export of
@@ -103,7 +104,7 @@ func (f *filter) complete(export string, open func(string) (*nbdkit.Context, err
 }
 
 // complete reads what is unknown beside clients that may be at work. It ends
-// early when one of them begins to write.
+// early when one of them begins to write, or finds that the size has changed.
 func (im *image) complete(next layer, readers int, shutdown func() bool) error {
 	for im.canBeCompleted() {
 		pass := endPass{im: im, next: next, interrupted: func() bool {
@@ -113,7 +114,7 @@ func (im *image) complete(next layer, readers int, shutdown func() bool) error {
 		switch {
 		case shutdown():
 			return errInterrupted
-		case err != nil && !errors.Is(err, errInterrupted):
+		case err != nil && !errors.Is(err, errInterrupted) && !im.hasEnded():
 			return err
 		case im.linear != nil && im.linear.err() != nil:
 			return im.linear.err()
@@ -123,6 +124,9 @@ func (im *image) complete(next layer, readers int, shutdown func() bool) error {
 			time.Sleep(othersPause)
 		}
 	}
+	if im.hasEnded() && !shutdown() {
+		return errResized
+	}
 	return nil
 }
 
@@ -130,7 +134,17 @@ func (im *image) complete(next layer, readers int, shutdown func() bool) error {
 func (im *image) canBeCompleted() bool {
 	im.mu.Lock()
 	defer im.mu.Unlock()
-	return im.sums == nil && im.failure == "" && im.writers == 0
+	return im.sums == nil && im.failure == "" && im.writers == 0 && !im.ended
+}
+
+// errResized is why an image that is being completed will have no digest: there is
+// another one in its place.
+var errResized = errors.New("its size has changed meanwhile: ask again")
+
+func (im *image) hasEnded() bool {
+	im.mu.Lock()
+	defer im.mu.Unlock()
+	return im.ended
 }
 
 // takeTurn waits until nobody else completes an export, and keeps others from
@@ -152,10 +166,24 @@ func (f *filter) takeTurn(export string) (done func()) {
 	}
 	turn := make(chan struct{})
 	q.turns[export] = turn
-	return func() {
-		q.mu.Lock()
-		defer q.mu.Unlock()
+	return func() { q.endTurn(export, turn) }
+}
+
+// endTurn lets the next one complete an export, if it is still that turn.
+func (q *queries) endTurn(export string, turn chan struct{}) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if turn != nil && q.turns[export] == turn {
 		delete(q.turns, export)
 		close(turn)
 	}
+}
+
+// endTurnOf ends whatever turn there is for an export: its image has gone, and the
+// one who completes that may still wait for the layer below.
+func (q *queries) endTurnOf(export string) {
+	q.mu.Lock()
+	turn := q.turns[export]
+	q.mu.Unlock()
+	q.endTurn(export, turn)
 }

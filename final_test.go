@@ -218,3 +218,48 @@ func TestOneAtATimeHasTheTurn(t *testing.T) {
 		t.Errorf("%d have it at once", most.Load())
 	}
 }
+
+// The size of the source changes meanwhile: the image is of no use to anybody.
+func TestPassEndsWhenTheSizeChanges(t *testing.T) {
+	for _, digest := range []string{"sha256", "blake3"} {
+		im, c := newTestImage(t, 8*mib, "digest", digest)
+		reading, resized := make(chan bool), make(chan bool)
+		var once sync.Once
+		c.layer.fail = func(lo, _ int64) bool {
+			if lo >= 4*mib {
+				once.Do(func() { close(reading); <-resized })
+			}
+			return false
+		}
+		var err error
+		wait := background(t, func() { err = im.complete(c.layer, 1, never) })
+		<-reading
+		im.end()
+		close(resized)
+		wait()
+		if !errors.Is(err, errResized) {
+			t.Errorf("%s: the error is %v", digest, err)
+		}
+	}
+}
+
+// Who waits for the digest of an image that has gone does not wait any longer.
+func TestNewImageHasATurnOfItsOwn(t *testing.T) {
+	logError = func(string, ...any) {}
+	f := &filter{conf: testConfig(t), images: make(map[string]*image)}
+	im, err := f.image("", mib)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer im.end()
+	first := f.takeTurn("")
+	wait := background(t, func() { f.takeTurn("")() })
+	resized, _ := f.image("", 2*mib)
+	defer resized.end()
+	wait()
+	second := f.takeTurn("")
+	first() // which is not the turn of the second
+	wait = background(t, func() { f.takeTurn("")() })
+	second()
+	wait()
+}

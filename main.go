@@ -106,8 +106,9 @@ func (f *filter) image(export string, size int64) (*image, error) {
 	if old != nil {
 		old.end()
 		old.prefix.Store(nil)
+		f.queries.endTurnOf(export)
 		f.publish() // without the result of what was there
-		nbdkit.Error("%v has changed its size from %d to %d: its digest begins anew", old, old.size, size)
+		logError("%v has changed its size from %d to %d: its digest begins anew", old, old.size, size)
 		if old.clientRead.Load()+old.clientWritten.Load() > probeMax {
 			old.failUncompared()
 		}

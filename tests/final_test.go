@@ -1,6 +1,7 @@
 package tests
 
 import (
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -120,5 +121,26 @@ func TestTwoFinalQueriesAtOnce(t *testing.T) {
 	wg.Wait()
 	if total, again := bytesRead(t, log, 8*mib); total != 8*mib || again != 0 {
 		t.Errorf("%d bytes are read, %d of them again", total, again)
+	}
+}
+
+// The source grows while its digest is completed: nobody waits for what was there.
+func TestFinalOfAnImageThatGrows(t *testing.T) {
+	image := randomImage(t, 24*mib)
+	log := filepath.Join(t.TempDir(), "log")
+	s := serveUnseen(t, "-r", "--filter="+filter, "--filter=log", "--filter=delay", "file", image,
+		"logfile="+log, "rdelay=500ms", "digest=sha256")
+	first := background(t, "nbdcopy", s.uriOf(".digest-final"), "null:")
+	waitFor(t, "the first to read", func() bool { return strings.Contains(contents(t, log), "...Read") })
+	if err := os.Truncate(image, 25*mib); err != nil {
+		t.Fatal(err)
+	}
+	nbdsh(t, s.uri(), "assert h.get_size() == 25 << 20")
+	wantState(t, ask(t, s, ".digest-final"), " complete sha256:"+sumOf(t, "sha256", image))
+	if err := first.Wait(); err != nil {
+		t.Errorf("the first one fails: %v", err)
+	}
+	if log := s.stop(); !strings.Contains(log, "its size has changed") {
+		t.Errorf("nbdkit says\n%s", log)
 	}
 }
