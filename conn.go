@@ -67,6 +67,9 @@ func (c *conn) inspect(im *image, next nbdkit.Next) error {
 	if im.conf.verify == before {
 		return im.verify(next, c.filter.readers())
 	}
+	if im.isDeferred() {
+		return nil
+	}
 	if im.verdict() != nil {
 		return im.refusal()
 	}
@@ -173,7 +176,12 @@ func (c *conn) verdict(next nbdkit.Next) error {
 
 // Flushed gives the verdict of a copy that was written: qemu-img and nbdcopy
 // flush at the end.
-func (c *conn) Flushed(next nbdkit.Next) error { return c.image.verdictOfWriter() }
+func (c *conn) Flushed(next nbdkit.Next) error {
+	if c.image.isDeferred() {
+		return nil // nobody has written
+	}
+	return c.image.verdictOfWriter()
+}
 
 func (c *conn) Panicked(v any) {
 	if c.image != nil {

@@ -16,6 +16,12 @@ import (
 // may have broken. What was read counts for the digests, and reads of it are
 // answered from memory until somebody writes to the image. If everything is to
 // be let in, nobody looks.
+//
+// What was read at the door may be all of a small image, and a client that may
+// write may be about to replace it. So until one has written, or any client has
+// read, nothing is judged for good. A question about extents that tells the rest
+// of a wrong image fails even so, as it may be the last one of a copy: a reader
+// goes on to read, and a writer writes zeros where it need not have.
 
 // admit looks at the image on behalf of a new connection, and counts it. Each
 // successful call must be followed by leave.
@@ -25,6 +31,11 @@ func (im *image) admit(next layer, readonly bool) error {
 	if im.isHopeless() {
 		return im.refusal()
 	}
+	if readonly {
+		im.endDeferral()
+	} else {
+		im.deferVerdict()
+	}
 	if im.prefix.Load() == nil && im.conf.looks() {
 		if err := im.look(next, readonly); err != nil {
 			return err
@@ -32,6 +43,35 @@ func (im *image) admit(next layer, readonly bool) error {
 	}
 	im.guests++
 	return nil
+}
+
+// deferVerdict is called when a client comes that may write. If another one has
+// read, that one gets its verdict.
+func (im *image) deferVerdict() {
+	im.mu.Lock()
+	defer im.mu.Unlock()
+	if len(im.conf.expect) == 0 || im.conf.verify == before || im.size == 0 || im.written || im.sums != nil {
+		return
+	}
+	for c := range im.cursors {
+		if c.request > 0 {
+			return
+		}
+	}
+	im.deferred = true
+}
+
+// endDeferral lets what is known of the image be judged.
+func (im *image) endDeferral() {
+	im.mu.Lock()
+	defer im.mu.Unlock()
+	im.deferred = false
+}
+
+func (im *image) isDeferred() bool {
+	im.mu.Lock()
+	defer im.mu.Unlock()
+	return im.deferred
 }
 
 // refusal tells why no client is let in any more.

@@ -107,6 +107,7 @@ func (f *filter) complete(export string, open func(string) (*nbdkit.Context, err
 // early when one of them begins to write, or finds that the size has changed.
 func (im *image) complete(next layer, readers int, shutdown func() bool) error {
 	for im.canBeCompleted() {
+		im.endDeferral() // whoever asks wants to know what is there now
 		pass := endPass{im: im, next: next, interrupted: func() bool {
 			return shutdown() || !im.canBeCompleted()
 		}}

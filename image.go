@@ -109,6 +109,7 @@ type image struct {
 	results   int // counts sums, one after the other
 	withdrawn int // of these, how many are taken back from whoever was told
 	judged    judged
+	deferred  bool // what is there may be about to be replaced: see door.go
 	ended     bool
 	failure   string
 	signature *signature // nil until a client was admitted
@@ -195,6 +196,7 @@ func (im *image) retire(c *cursor) (last bool) {
 			return false
 		}
 	}
+	im.deferred = false
 	return im.touched.Load()
 }
 
@@ -291,7 +293,7 @@ func (im *image) touch() {
 func (im *image) clientsGone() {
 	im.mu.Lock()
 	defer im.mu.Unlock()
-	im.writers = 0
+	im.writers, im.deferred = 0, false
 	for c := range im.cursors {
 		c.writer = false
 	}

@@ -58,6 +58,7 @@ func (im *image) beginRead(c *cursor, lo, hi int64) uint64 {
 	im.mu.Lock()
 	defer im.mu.Unlock()
 	im.requests++
+	im.deferred = false
 	c.moveTo(lo, hi)
 	c.request = im.requests
 	return im.list(op{lo: lo, hi: hi, cursor: c, below: true, tainted: im.isWritten(lo, hi)})
@@ -149,6 +150,7 @@ func (im *image) listWrite(c *cursor, lo, hi int64) (ticket uint64, result int) 
 	if !c.writer {
 		c.writer = true
 		im.writers++
+		im.deferred = false
 	}
 	// Of two writes at once, either may be the last. A read changes nothing, but
 	// may see old or new bytes.

@@ -61,7 +61,7 @@ func (im *image) verdict() error {
 			time.Sleep(othersPause)
 		}
 	}
-	if im.isHopeless() {
+	if im.isHopeless() || im.isDeferred() && im.verdictOfWriter() != nil {
 		return errMismatch
 	}
 	return nil
@@ -153,7 +153,7 @@ func (im *image) isDue() bool {
 	due := im.countDue()
 	im.mu.Lock()
 	defer im.mu.Unlock()
-	return due > im.judgedSince(im.began) && im.writers == 0 && im.failure == "" && !im.ended
+	return due > im.judgedSince(im.began) && im.writers == 0 && im.failure == "" && !im.ended && !im.deferred
 }
 
 // countDue counts the expected digests whose bytes are all known, or being hashed.
@@ -267,6 +267,7 @@ func (im *image) compare(sums []string) {
 func (im *image) verify(next layer, readers int) error {
 	im.verifying.Lock()
 	defer im.verifying.Unlock()
+	im.endDeferral()
 	if !im.finishedOrFailed() {
 		pass := endPass{im: im, next: next, interrupted: func() bool { return nbdkit.Stopping() || im.refused.Load() }}
 		if err := pass.run(readers); err != nil && !im.refused.Load() {

@@ -1,0 +1,135 @@
+package tests
+
+import (
+	"fmt"
+	"os"
+	"testing"
+)
+
+// What a copy is written over is not the image that is expected.
+
+// oldImages makes images to be written over: one full, one blank, one that has data
+// at its start only.
+func oldImages(t *testing.T, size int64) map[string]string {
+	t.Helper()
+	images := map[string]string{
+		"full":   randomImage(t, size+1),
+		"blank":  randomImage(t, 0),
+		"sparse": randomImage(t, size/2),
+	}
+	for _, image := range images {
+		if err := os.Truncate(image, size); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return images
+}
+
+// askingWriter asks for extents, and flushes, before it writes.
+const askingWriter = `
+h = nbd.NBD()
+h.add_meta_context("base:allocation")
+h.connect_uri(%q)
+h.flush()
+size = h.get_size()
+try: h.block_status(size, 0, lambda *a: 0)
+except nbd.Error: pass
+data = open(%q, "rb").read()
+for at in range(0, size, 1 << 16): h.pwrite(data[at:at + (1 << 16)], at)
+h.flush()
+h.shutdown()`
+
+func TestCopyOverAnotherImage(t *testing.T) {
+	for _, size := range []int64{512 * kib, mib + 1024, 3 * mib} {
+		source := randomImage(t, size)
+		sum := sumOf(t, "sha256", source)
+		for _, client := range []string{"qemu-img", "qemu-img -W", "nbdcopy", "asks first", "comes twice"} {
+			for old, target := range oldImages(t, size) {
+				t.Run(fmt.Sprint(size, " ", client, " ", old), func(t *testing.T) {
+					s := serve(t, "--filter="+filter, "file", target, "digest-expect=sha256:"+sum, "digest-file=/dev/null")
+					switch client {
+					case "qemu-img":
+						run(t, "", "qemu-img", "convert", "-n", "-f", "raw", "-O", "raw", source, s.uri())
+					case "qemu-img -W":
+						run(t, "", "qemu-img", "convert", "-n", "-W", "-f", "raw", "-O", "raw", source, s.uri())
+					case "comes twice":
+						run(t, "", "nbdinfo", "--size", s.uri())
+						fallthrough
+					case "nbdcopy":
+						run(t, "", "nbdcopy", "--flush", source, s.uri())
+					case "asks first":
+						offline(t, fmt.Sprintf(askingWriter, s.uri(), source))
+					}
+					s.stop()
+					if !same(t, source, target) {
+						t.Error("the copy is not equal to its source")
+					}
+				})
+			}
+		}
+	}
+}
+
+// askingReader asks for extents after it has read, and reads no holes.
+const askingReader = `
+import nbd
+h = nbd.NBD()
+h.add_meta_context("base:allocation")
+h.connect_uri(%q)
+h.pread(512, 0)
+for at in range(0, h.get_size(), 1 << 16):
+    length, zero = 1 << 16, []
+    h.block_status(length, at, lambda c, o, e, err: zero.append(e[0] >= length and e[1] & 2))
+    if not zero[0]: h.pread(length, at)`
+
+// Who reads it, on a connection that could write, is told as ever.
+func TestOldContentThatIsReadIsJudged(t *testing.T) {
+	for _, size := range []int64{512 * kib, 3 * mib} {
+		for _, client := range []string{"qemu-img", "nbdcopy", "beside another", "reads all", "asks last"} {
+			for old, target := range oldImages(t, size) {
+				t.Run(fmt.Sprint(size, " ", client, " ", old), func(t *testing.T) {
+					s := serve(t, "--filter="+filter, "file", target, "digest-expect=sha256:"+bend(sumOf(t, "sha256", target)), "digest-file=/dev/null")
+					args := []string{"nbdcopy", "--synchronous", s.uri(), "null:"}
+					switch client {
+					case "qemu-img":
+						args = []string{"qemu-img", "convert", "-f", "raw", "-O", "raw", s.uri(), t.TempDir() + "/copy"}
+					case "beside another":
+						other := background(t, "/usr/bin/python3", "-m", "nbd", "-u", s.uri(), "-c", "import time; time.sleep(60)")
+						defer other.Process.Kill()
+					case "reads all":
+						args = []string{"/usr/bin/python3", "-m", "nbd", "-u", s.uri(), "-c",
+							"for at in range(0, h.get_size(), 1 << 16): h.pread(1 << 16, at)"}
+					case "asks last":
+						args = []string{"/usr/bin/python3", "-c", fmt.Sprintf(askingReader, s.uri())}
+					}
+					if o := execute(t, "", args...); o.status == 0 {
+						t.Error("the copy succeeds")
+					}
+					s.signal(terminate)
+					if status := s.cmd.ProcessState.ExitCode(); status != 1 {
+						t.Errorf("nbdkit ends with status %d: %s", status, s.stderr())
+					}
+				})
+			}
+		}
+	}
+}
+
+// Whoever asks for the final digest, or cannot write, is told of what is there.
+func TestOldContentIsJudgedWhenSomebodyAsks(t *testing.T) {
+	for _, asks := range []bool{false, true} {
+		target := randomImage(t, 300*kib)
+		access := []string{"-r"}
+		if asks {
+			access = nil
+		}
+		s := serve(t, append(access, "--filter="+filter, "file", target, "digest-expect=sha256:"+bend(sumOf(t, "sha256", target)))...)
+		o := execute(t, "", "nbdinfo", "--size", s.uri())
+		if (o.status == 0) != asks {
+			t.Errorf("nbdinfo ends with status %d", o.status)
+		}
+		if d := ask(t, s, ".digest-final"); d.Images[0].State != "mismatch" {
+			t.Errorf("the answer is %+v", d.Images[0])
+		}
+	}
+}
