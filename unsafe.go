@@ -54,6 +54,7 @@ func (v *view) findDangers(found []finding) (dangers []string) {
 			add(c.find(v))
 		}
 	}
+	add(v.hiddenDescriptor(found))
 	add(v.brokenContainer(found))
 	add(v.twoThings(found))
 	return dangers

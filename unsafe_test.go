@@ -165,6 +165,35 @@ func TestDangersOfVMDKDescriptors(t *testing.T) {
 	expectSignature(t, identifyBytes(t, []byte(vmdkDescriptorText)), "vmdk", "bare descriptor")
 }
 
+// A program that is told that an image is a VMDK takes it for a descriptor if
+// the word is anywhere before the first zero byte. See tests/unsafe_test.go.
+func TestDangersOfVMDKDescriptorsThatDoNotLookIt(t *testing.T) {
+	const extent = "\nRW 128 FLAT \"/etc/shadow\" 0\n"
+	filled := func(before int) []byte {
+		return append(bytes.Repeat([]byte("\xff"), before), "createType=\"vmfs\"\n"+extent+"\x00"...)
+	}
+	for _, test := range []struct {
+		why          string
+		image        []byte
+		kinds, wants string
+	}{
+		{"behind a line of text", craft(1<<20, patch{0, "x\ncreateType=\"monolithicFlat\"" + extent}), "unknown", "bare descriptor"},
+		{"behind a byte that is no text", craft(1<<20, patch{0, "\x01createType=\"monolithicFlat\"" + extent}), "unknown", "bare descriptor"},
+		{"without an equals sign", craft(1<<20, patch{0, "createType??monolithicFlat\"" + extent}), "unknown", "bare descriptor"},
+		{"in another case", craft(1<<20, patch{0, "CREATETYPE=\"monolithicFlat\"" + extent}), "unknown", "bare descriptor"},
+		{"as text", []byte("x\ncreateType=\"monolithicFlat\"" + extent), "text", "bare descriptor"},
+		{"in a page, which stays one", []byte("<html>createType=\"monolithicFlat\"" + extent), "html", "bare descriptor"},
+		{"at the end of 1 MiB", filled(1<<20 - len("createType")), "unknown", "bare descriptor"},
+		{"behind 1 MiB", filled(1 << 20), "unknown", ""},
+		{"behind a zero byte", craft(1<<20, patch{0, "x\x00createType=\"monolithicFlat\"" + extent}), "unknown", ""},
+		{"in a boot sector of a disk", patched(sample("mbr"), patch{0, "createType"}), "mbr", "bare descriptor"},
+	} {
+		t.Run(test.why, func(t *testing.T) {
+			expectSignature(t, identifyBytes(t, test.image), test.kinds, test.wants)
+		})
+	}
+}
+
 // A descriptor of 1 MiB ends one sector behind the prefix.
 func TestDangersOfLongVMDKDescriptor(t *testing.T) {
 	text := vmdkDescriptorText + strings.Repeat("\n", 1<<20-len(vmdkDescriptorText)-20)

@@ -63,6 +63,36 @@ func isVMDKDescriptor(v *view) bool {
 	return false
 }
 
+// hiddenDescriptor looks for a createType in what is no VMDK by its start. A
+// program that does not probe, but is told that it is a VMDK, wants no more
+// than that of a descriptor: vmdk_open in QEMU, in all versions since 2011,
+// searches for the word in the text before the first zero byte of the first
+// MiB, skips two bytes that may be any, and then opens the extents. Of the
+// other formats that can name files (qcow, qcow2, QED) the opener wants the
+// magic that the probe wants.
+//
+// The kind stays what it was: a page that is refused as such must not become
+// a container. Disks have a zero byte long before they have this word.
+func (v *view) hiddenDescriptor(found []finding) string {
+	text, _, _ := bytes.Cut(v.at(0, min(v.size, vmdkMaxDescriptor)), []byte{0})
+	if isFound(found, "vmdk") || !bytes.Contains(lowerASCII(text), []byte("createtype")) {
+		return ""
+	}
+	return "it has a createType and so can be opened as a bare descriptor of a vmdk, whose data is in other files"
+}
+
+// lowerASCII is bytes.ToLower for what may be no text, which that takes long
+// for.
+func lowerASCII(p []byte) []byte {
+	p = bytes.Clone(p)
+	for i, b := range p {
+		if b >= 'A' && b <= 'Z' {
+			p[i] = b + 'a' - 'A'
+		}
+	}
+	return p
+}
+
 // vmdkHeader looks for images that are but a part.
 func vmdkHeader(v *view) string {
 	h := vmdkHeaderAt(v, 0)
