@@ -159,14 +159,26 @@ type finding struct {
 
 func (v *view) find() (found []finding) {
 	for _, row := range kindTable {
-		for _, m := range row.magics {
-			if v.has(m.offset, m.bytes) && (row.also == nil || row.also(v, m.offset)) {
-				found = append(found, finding{row.kind, m.offset})
-				break
-			}
+		if at := v.places(row); len(at) > 0 {
+			found = append(found, finding{row.kind, at[0]})
 		}
 	}
-	return found
+	return v.withoutContent(found)
+}
+
+// places returns the offsets at which a row matches.
+func (v *view) places(row kindRow) (at []int64) {
+	for _, m := range row.magics {
+		if v.has(m.offset, m.bytes) && (row.also == nil || row.also(v, m.offset)) {
+			at = append(at, m.offset)
+		}
+	}
+	return at
+}
+
+// rowOf returns the row of a kind.
+func rowOf(name string) kindRow {
+	return kindTable[slices.IndexFunc(kindTable, func(row kindRow) bool { return row.name == name })]
 }
 
 func isFound(found []finding, name string) bool {

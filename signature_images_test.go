@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -175,6 +176,39 @@ func TestContentOfContainersIsTheirs(t *testing.T) {
 	}
 }
 
+// The sizes are those with which the start of the disk is stored so that a
+// part of it is where it would be in a bare disk. That is no other kind of the
+// file, and libblkid does not take it for one.
+func TestContentAtThePlaceOfABareDiskInRealImages(t *testing.T) {
+	needTools(t)
+	label := `printf 'LABELONE\1\0\0\0\0\0\0\0\0\0\0\0\040\0\0\0LVM2 001' | dd of=r bs=512 seek=1 conv=notrunc`
+	for _, test := range []struct{ size, content, format, magic string }{
+		{"700M", "echo ',,L' | sfdisk -q --label gpt r", "vdi", "4096 EFI PART"},
+		{"600M", "echo ',,L' | sfdisk -q --label gpt r", "vpc", "4096 EFI PART"},
+		{"6M", "echo ',,L' | sfdisk -q --label gpt r", "qcow2 -o cluster_size=512", "4096 EFI PART"},
+		{"850M", "mkswap r", "vdi", "8182 SWAPSPACE2"},
+		{"900M", "mkswap r", "vpc", "8182 SWAPSPACE2"},
+		{"100M", label, "vdi", "1536 LABELONE"},
+		{"850M", `printf '\374\116\053\251\1' | dd of=r conv=notrunc`, "vdi", "4096 \xfc\x4e\x2b\xa9"},
+	} {
+		t.Run(test.format+" "+test.magic, func(t *testing.T) {
+			t.Parallel()
+			img := makeImage(t, "truncate -s "+test.size+" r; chmod 600 r\n"+test.content+"\nqemu-img convert -f raw r img -O "+test.format)
+			kind := strings.Replace(strings.Fields(test.format)[0], "vpc", "vhd", 1)
+			expectSignature(t, identifyFile(t, img), kind, "")
+
+			offset, magic, _ := strings.Cut(test.magic, " ")
+			at, _ := strconv.Atoi(offset)
+			if data, err := os.ReadFile(img); err != nil || !strings.HasPrefix(string(data[at:]), magic) {
+				t.Errorf("there is no %q at %d: this shows nothing", magic, at)
+			}
+			if out, _ := shell("blkid -p " + img).CombinedOutput(); len(out) > 0 {
+				t.Errorf("blkid takes it for %s", out)
+			}
+		})
+	}
+}
+
 // The attack of OpenStack's test_bad_iso_qcow2: the first 32 KiB of an ISO
 // are free for a qcow2 header.
 func TestISOThatIsQcow2(t *testing.T) {
@@ -195,7 +229,7 @@ func TestISOThatIsQcow2(t *testing.T) {
 func needTools(t *testing.T) {
 	t.Helper()
 	for tool := range strings.FieldsSeq(`mke2fs mkfs.xfs mkfs.btrfs mkfs.vfat mkfs.exfat mkntfs mksquashfs mkfs.erofs mkfs.f2fs
-		mkudffs mkswap genisoimage xorriso sfdisk sgdisk cryptsetup qemu-img xz gzip bzip2 zstd lz4 lzip tar cpio zip 7z`) {
+		mkudffs mkswap genisoimage xorriso sfdisk sgdisk blkid cryptsetup qemu-img xz gzip bzip2 zstd lz4 lzip tar cpio zip 7z`) {
 		if shell("command -v "+tool).Run() != nil {
 			t.Errorf("%s is missing: run make deps", tool)
 		}

@@ -78,32 +78,6 @@ func (v *view) brokenContainer(found []finding) string {
 	return ""
 }
 
-// twoThings looks for a container that is something else as well: what one
-// program checks as an ISO, another opens as a qcow2. What a container with a
-// footer only has in front of it is its content.
-func (v *view) twoThings(found []finding) string {
-	for _, c := range found {
-		if c.group != container || c.offset < 0 {
-			continue
-		}
-		for _, other := range found {
-			if other != c && !v.isContent(c, other) {
-				return fmt.Sprintf("it is %s and %s at once", c.name, other.name)
-			}
-		}
-	}
-	return ""
-}
-
-// isContent tells whether other may be content of c that happens to lie where
-// it would in a bare disk. Almost all magics are within the first 64 KiB,
-// which a container needs for itself. A VMDK of a btrfs is the exception: its
-// first grain can be stored at 64 KiB.
-func (v *view) isContent(c, other finding) bool {
-	overhead := int64(min(v.le64(64), 1<<32)) * sectorSize
-	return c.name == "vmdk" && v.has(0, "KDMV") && overhead >= 64<<10 && other.offset >= overhead
-}
-
 // unsafe returns an error if the image can lead its reader to other files.
 func (s signature) unsafe() error {
 	if len(s.dangers) == 0 {

@@ -339,8 +339,7 @@ func TestTwoThingsAtOnce(t *testing.T) {
 		{"VDI and an MBR where its text is", patched(sample("mbr"), patch{64, "\x7f\x10\xda\xbe"}, patch{76, le32(1)}), "vdi, mbr", "vdi and mbr at once"},
 		{"VDI and XFS", patched(sample("xfs"), patch{64, "\x7f\x10\xda\xbe"}, patch{76, le32(1)}), "vdi, xfs", "at once"},
 		{"VDI and tar", patched(craft(512, tarHeader), patch{64, ""}), "tar", ""},
-		{"a descriptor and swap", append(append([]byte(vmdkDescriptorText), bytes.Repeat([]byte(" "), 4086-len(vmdkDescriptorText))...), "SWAPSPACE2"...),
-			"vmdk, swap", "vmdk and swap at once"},
+		{"a descriptor and swap", craft(4096, patch{0, vmdkDescriptorText}, patch{1024, le32(1)}, patch{4086, "SWAPSPACE2"}), "vmdk, swap", "vmdk and swap at once"},
 		{"VMDK and btrfs in its first grain", patched(craftVMDK(vmdkDescriptorText), patch{64, le64(128)}, btrfs), "vmdk, btrfs", ""},
 		{"VMDK and btrfs in its tables", patched(craftVMDK(vmdkDescriptorText), patch{64, le64(256)}, btrfs), "vmdk, btrfs", "at once"},
 		{"VMDK that claims an ISO as a grain", patched(craftVMDK(vmdkDescriptorText), patch{64, le64(64)}, primary), "vmdk, iso9660", "at once"},
@@ -350,6 +349,55 @@ func TestTwoThingsAtOnce(t *testing.T) {
 			expectSignature(t, identifyBytes(t, test.image), test.kinds, test.wants)
 		})
 	}
+}
+
+// A disk in a container that starts within its first 64 KiB. What is found of
+// it is no second thing if no program takes the file itself for that.
+func TestContentAtThePlaceOfABareDisk(t *testing.T) {
+	vdi := craft(128<<10, patch{64, "\x7f\x10\xda\xbe"}, patch{76, le32(1)})
+	gpt := func(last uint64) patch { // the last sector for partitions
+		h := craft(92, patch{0, "EFI PART" + le32(0x10000) + le32(92)}, patch{24, le64(1)}, patch{48, le64(last)})
+		copy(h[16:], le32(crc32.ChecksumIEEE(h)))
+		return patch{4096, string(h)}
+	}
+	label := func(at int, sector uint64) patch {
+		return patch{at, "LABELONE" + le64(sector) + "\x00\x00\x00\x00\x20\x00\x00\x00LVM2 001"}
+	}
+	raid := patch{4096, "\xfc\x4e\x2b\xa9\x01\x00\x00\x00"}
+	for _, test := range []struct {
+		why     string
+		patches []patch
+		want    string // the other thing
+	}{
+		{"a GPT of 700 MiB", []patch{gpt(1433566)}, ""},
+		{"a GPT that ends one sector behind the file", []patch{gpt(32)}, ""},
+		{"a GPT that ends with the file", []patch{gpt(31)}, "gpt"},
+		{"a GPT with a boot signature", []patch{gpt(1433566), pmbr, signed}, "gpt"},
+		{"a GPT in the second sector", []patch{gptAt512}, "gpt"},
+		{"a GPT in the second sector as well", []patch{gptAt512, gpt(1433566)}, "gpt"},
+		{"a label for sector 1 in sector 3", []patch{label(1536, 1)}, ""},
+		{"a label for sector 3 in sector 3", []patch{label(1536, 3)}, "lvm"},
+		{"such a label behind another one", []patch{label(1024, 1), label(1536, 3)}, "lvm"},
+		{"a superblock for offset 0 at 4096", []patch{raid}, ""},
+		{"a superblock for 4096 at 4096", []patch{raid, {4096 + 144, le64(8)}}, "mdraid"},
+		{"swap without its version", []patch{{8182, "SWAPSPACE2"}}, ""},
+		{"swap with its version", []patch{{8182, "SWAPSPACE2"}, {1024, le32(1)}}, "swap"},
+		{"swap of another byte order", []patch{{8182, "SWAPSPACE2"}, {1024, be32(1)}}, "swap"},
+		{"swap that has no version", []patch{{8182, "SWAP-SPACE"}}, "swap"},
+		{"swap that has no version behind other swap", []patch{{4086, "SWAPSPACE2"}, {8182, "SWAP-SPACE"}}, "swap"},
+	} {
+		t.Run(test.why, func(t *testing.T) {
+			s := identifyBytes(t, patched(vdi, test.patches...))
+			if test.want == "" {
+				expectSignature(t, s, "vdi", "")
+			} else {
+				expectSignature(t, s, "vdi, "+test.want, "vdi and "+test.want+" at once")
+			}
+		})
+	}
+	// What has its header at the end has its disk in front of it.
+	expectSignature(t, identifyBytes(t, craft(8192, patch{-512, "conectix"}, patch{-452, be32(2)}, label(1536, 1))), "vhd, lvm", "")
+	expectSignature(t, identifyBytes(t, craft(8192, label(1536, 1))), "lvm", "")
 }
 
 func TestUnsafeIsOneLineWithTheRemedy(t *testing.T) {
