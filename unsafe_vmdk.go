@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"math"
+	"regexp"
 	"strings"
 )
 
@@ -130,6 +131,56 @@ func vmdkText(v *view) string {
 	return string(bytes.ToLower(text))
 }
 
+// vmdkIsExtent tells whether a line of the descriptor is that of an extent,
+// whatever stands between its words.
+func vmdkIsExtent(line string) bool {
+	for access := range strings.FieldsSeq(line) {
+		return access == "rw" || access == "rdonly" || access == "noaccess"
+	}
+	return false
+}
+
+// vmdkExtentName returns what stands in front of the name in the line of an
+// extent, the name, and what is behind it.
+func vmdkExtentName(line string) (before, name, behind string, quoted bool) {
+	before, name, _ = strings.Cut(line, `"`)
+	name, behind, quoted = strings.Cut(name, `"`)
+	return before, name, behind, quoted
+}
+
+// vmdkWords returns the descriptor without the names of extents, so that a
+// file can be called createType.vmdk. A program that searches for the word must
+// find that of the header, which has to come first, and one that goes by lines
+// must find no line or assignment in the name, however it ends lines.
+func vmdkWords(text string) string {
+	harmless := func(name string) bool {
+		return !strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r > '~' || r == '=' })
+	}
+	var words strings.Builder
+	hasType, hasParent := false, false
+	for line := range strings.Lines(text) {
+		if hasType && hasParent && vmdkIsExtent(line) {
+			if before, name, behind, quoted := vmdkExtentName(line); quoted && harmless(name) {
+				line = before + `""` + behind
+			}
+		}
+		hasType = hasType || strings.Contains(line, "createtype")
+		hasParent = hasParent || strings.Contains(line, "parentcid")
+		words.WriteString(line)
+	}
+	return words.String()
+}
+
+// vmdkProtocol is what can be the name of a protocol, or the letter of a drive
+// of Windows, in front of a colon. In "2026-01-01T10:00.vmdk" there is none.
+var vmdkProtocol = regexp.MustCompile(`^\s*([a-z][a-z0-9+._-]*)?\s*:`)
+
+// vmdkIsPath tells whether a name is more than that of a file beside the image.
+// VMware writes some characters as | and their number.
+func vmdkIsPath(name string) bool {
+	return strings.ContainsAny(name, `/\|`) || vmdkProtocol.MatchString(name)
+}
+
 // vmdkDescriptor wants lines that a descriptor has and no others, and says
 // what is wrong with the type. A word of the header that stands a second
 // time, be it in a comment, may be the one that another program finds.
@@ -156,17 +207,21 @@ func vmdkDescriptor(v *view) string {
 	switch {
 	case createType != "monolithicsparse" && createType != "streamoptimized":
 		return fmt.Sprintf("vmdk has the createType %s, which is neither monolithicSparse nor streamOptimized", quoteHead([]byte(createType)))
-	case strings.Count(text, "createtype") > 1:
+	case strings.Count(vmdkWords(text), "createtype") > 1:
 		return "vmdk has more than one createType"
 	}
 	return ""
 }
 
+// vmdkParent wants the name of a parent nowhere, not even in that of an extent:
+// nothing stands in front of it that would be found first, and QEMU would take
+// the lines behind it for a name.
 func vmdkParent(v *view) string {
 	text := vmdkText(v)
 	if strings.Contains(text, "parentfilenamehint") {
 		return "vmdk names a parent"
 	}
+	text = vmdkWords(text)
 	for {
 		_, behind, ok := strings.Cut(text, "parentcid")
 		if !ok {
@@ -188,17 +243,16 @@ func vmdkExtents(v *view) string {
 	}
 	extents := 0
 	for line := range strings.Lines(vmdkText(v)) {
-		fields := strings.Fields(line)
-		if len(fields) == 0 || fields[0] != "rw" && fields[0] != "rdonly" && fields[0] != "noaccess" {
+		if !vmdkIsExtent(line) {
 			continue
 		}
 		extents++
-		_, name, _ := strings.Cut(line, `"`)
-		name, _, quoted := strings.Cut(name, `"`)
+		fields := strings.Fields(line)
+		before, name, behind, quoted := vmdkExtentName(line)
 		switch {
 		case len(fields) < 4 || fields[2] != "sparse" || !quoted:
 			return "vmdk has an extent that is not part of it: " + quoteHead([]byte(strings.TrimSpace(line)))
-		case strings.ContainsAny(line, `/\`) || strings.Contains(name, ":"):
+		case vmdkIsPath(name) || strings.ContainsAny(before+behind, `/\`):
 			return "vmdk has an extent that names a path: " + quoteHead([]byte(strings.TrimSpace(name)))
 		}
 	}

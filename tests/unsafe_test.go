@@ -43,3 +43,30 @@ func TestHiddenDescriptorIsRefused(t *testing.T) {
 		})
 	}
 }
+
+// Extents have the name of the file, which may be odd.
+func TestNamesOfVMDKs(t *testing.T) {
+	dir := t.TempDir()
+	for name, refusal := range map[string]string{
+		"2026-01-01T10:00.vmdk": "",
+		"My disk 10:00.vmdk":    "",
+		"createType.vmdk":       "",
+		"parentCID.vmdk":        "",
+		"nbd:x.vmdk":            "names a path",
+		"x.parentFileNameHint":  "names a parent", // qemu takes what follows for its name
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			run(t, dir, "qemu-img", "create", "-q", "-f", "vmdk", "./"+name, "1M")
+			if !strings.Contains(contents(t, filepath.Join(dir, name)), "\nRW 2048 SPARSE \""+name+"\"\n") {
+				t.Fatal("the extent has another name")
+			}
+			s := serve(t, "-r", "--filter="+filter, "file", filepath.Join(dir, name), "digest-file="+t.TempDir()+"/sum")
+			o := execute(t, "", "qemu-img", "info", "-f", "vmdk", s.uri())
+			log := s.stop()
+			if (o.status == 0) != (refusal == "") || !strings.Contains(log, refusal) {
+				t.Errorf("qemu-img has the status %d, nbdkit says\n%s", o.status, log)
+			}
+		})
+	}
+}
