@@ -33,6 +33,7 @@ const (
 type config struct {
 	digests []algorithm
 	file    string // an absolute path, or "" for stderr
+	stdout  int    // a descriptor of standard output, if that is the file
 	format  format
 	name    string
 	unread  unreadWhen
@@ -281,8 +282,11 @@ func (c *config) setFile(path, directory string) error {
 		return fmt.Errorf("its directory cannot be used: %w", errors.Unwrap(err))
 	case !info.IsDir():
 		return fmt.Errorf("%s is not a directory", printable(filepath.Dir(path)))
-	case standardStream(path) == 1 && nbdkit.Stdout() == -1:
-		return errors.New("standard output is the connection to the client: name a file")
+	}
+	if standardStream(path) == 1 {
+		if c.stdout = nbdkit.Stdout(); c.stdout == -1 {
+			return errors.New("standard output is the connection to the client: name a file")
+		}
 	}
 	return checkWritable(path)
 }

@@ -21,6 +21,7 @@ struct filter_param *filter_params;
 size_t filter_nr_params;
 char *filter_directory;
 int filter_stdout = -1;
+int filter_uses_stdout;
 
 /* Two copies of one filter would be two Go runtimes in a process; the
  * same file twice is one set of variables for two places in the stack.
@@ -142,6 +143,11 @@ filter_config (nbdkit_next_config *next, nbdkit_backend *nxdata,
   return 0;
 }
 
+/* How the child ends that has found the parameters to be right, if the filter
+ * needs standard output, too.
+ */
+#define EXIT_USES_STDOUT 2
+
 /* Runs goConfigure in a child process and returns how that has ended. */
 static int
 check_parameters (int *status)
@@ -158,7 +164,7 @@ check_parameters (int *status)
     /* _exit: what nbdkit registered with atexit is not for the child. */
     if (filter_start_go () == -1 || goConfigure () == -1)
       _exit (EXIT_FAILURE);
-    _exit (EXIT_SUCCESS);
+    _exit (filter_uses_stdout ? EXIT_USES_STDOUT : EXIT_SUCCESS);
   }
   if (pid == -1)
     nbdkit_error ("fork: %m");
@@ -170,6 +176,23 @@ check_parameters (int *status)
   }
   sigaction (SIGCHLD, &old, NULL);
   return r == -1 ? -1 : 0;
+}
+
+static void
+copy_stdout (void)
+{
+  filter_stdout = fcntl (STDOUT_FILENO, F_DUPFD_CLOEXEC, 3);
+  if (filter_stdout == -1)
+    nbdkit_debug ("standard output: %m");
+}
+
+/* Whoever reads what a daemon prints waits until nobody has it open. */
+static void
+close_stdout (void)
+{
+  if (filter_stdout != -1)
+    close (filter_stdout);
+  filter_stdout = -1;
 }
 
 int
@@ -184,12 +207,8 @@ filter_config_complete (nbdkit_next_config_complete *next,
     return -1;
   }
 
-  if (nbdkit_stdio_safe () == 1) {
-    filter_stdout = fcntl (STDOUT_FILENO, F_DUPFD_CLOEXEC, 3);
-    if (filter_stdout == -1)
-      nbdkit_debug ("standard output: %m");
-  }
-
+  if (nbdkit_stdio_safe () == 1)
+    copy_stdout ();
   if (check_parameters (&status) == -1)
     return -1;
   if (WIFSIGNALED (status)) {
@@ -197,7 +216,9 @@ filter_config_complete (nbdkit_next_config_complete *next,
                   filter_about.name, WTERMSIG (status));
     return -1;
   }
-  if (WEXITSTATUS (status) != 0)
+  if (WEXITSTATUS (status) == EXIT_SUCCESS)
+    close_stdout ();
+  else if (WEXITSTATUS (status) != EXIT_USES_STDOUT)
     return -1;                  /* the child has said why */
 
   return next (nxdata);

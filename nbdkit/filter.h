@@ -58,9 +58,12 @@ extern volatile int filter_interrupted;
 extern volatile int filter_signals;
 
 /* A copy of standard output, which nbdkit closes before it serves, or -1 if
- * there is none that can be written to.
+ * there is none that can be written to, or no use for it.
  */
 extern int filter_stdout;
+
+/* The parameters make the filter write to it. */
+extern int filter_uses_stdout;
 
 /* Makes a foreground nbdkit end with status 1 after a clean shutdown. */
 extern int filter_failed;

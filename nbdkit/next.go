@@ -207,8 +207,12 @@ func Stopping() bool { return C.filter_signals != 0 }
 func Fail() { C.filter_failed = 1 }
 
 // Stdout returns a descriptor of nbdkit's standard output as it was started
-// with, or -1 if that is not for a filter to write to.
-func Stdout() int { return int(C.filter_stdout) }
+// with, or -1 if that is not for a filter to write to. Configure must call it if
+// there will be something to write: else the descriptor is closed.
+func Stdout() int {
+	C.filter_uses_stdout = 1
+	return int(C.filter_stdout)
+}
 
 // Next is the layer below, as one connection sees it. It may be used by
 // several goroutines if the layers below are parallel. The layer itself has

@@ -146,6 +146,49 @@ func TestDaemonWritesToTheDirectoryItWasStartedIn(t *testing.T) {
 	}
 }
 
+// Who starts a daemon and reads what it prints waits for its end, unless the
+// filter has no use for standard output.
+func TestDaemonLetsGoOfStandardOutput(t *testing.T) {
+	t.Parallel()
+	image := randomImage(t, 100*kib)
+	const start = `out=$(nbdkit -P pid -U sock "$@") && echo "started $out"
+		while [ ! -s pid ]; do sleep 0.05; done`
+	for _, params := range [][]string{nil, {"digest-file=-"}, {"digest-file=disk.sum"}, {"digest-file=/dev/null"}} {
+		dir := socketDir(t)
+		t.Cleanup(func() { killDaemon(dir) })
+		got := run(t, dir, append([]string{"sh", "-c", start, "sh", "--filter=" + filter, "file", image}, params...)...)
+		if got != "started \n" {
+			t.Errorf("%v: %q", params, got)
+		}
+	}
+}
+
+// killDaemon ends a daemon that a script has started, if the script has not.
+func killDaemon(dir string) {
+	b, _ := os.ReadFile(filepath.Join(dir, "pid"))
+	if pid, err := strconv.Atoi(strings.TrimSpace(string(b))); err == nil {
+		syscall.Kill(pid, syscall.SIGKILL)
+	}
+}
+
+// If it is where the result goes, a daemon keeps it.
+func TestDaemonWritesToStandardOutput(t *testing.T) {
+	t.Parallel()
+	image := randomImage(t, 100*kib)
+	for _, file := range []string{"/dev/stdout", "/proc/self/fd/1"} {
+		dir := socketDir(t)
+		t.Cleanup(func() { killDaemon(dir) })
+		got := run(t, dir, "sh", "-c", `
+			{ nbdkit -P pid -U sock "$@"
+			  while [ ! -s pid ]; do sleep 0.05; done
+			  nbdcopy "nbd+unix:///?socket=sock" null:
+			  kill $(cat pid); } | cat`, "sh", "--filter="+filter, "file", image, "digest-file="+file)
+		if want := line("blake3", "-", sumOf(t, "blake3", image)); got != want {
+			t.Errorf("%s: got %q", file, got)
+		}
+	}
+}
+
 // nobody is the user that nbdkit becomes in a test: only root can do that.
 func nobody(t *testing.T) (uid, gid int, group string) {
 	t.Helper()
