@@ -41,6 +41,8 @@ type config struct {
 	query   bool
 	salt    []byte
 
+	queryGiven bool // digest-query is on the command line
+
 	expect []expectation
 	verify verifyWhen
 
@@ -110,6 +112,7 @@ func parseConfig(params []nbdkit.Param, directory string) (*config, error) {
 			c.memory, err = parseSize(p.Value, minMemory, maxMemory)
 		case "digest-query":
 			c.query, err = parseBool(p.Value)
+			c.queryGiven = true
 		case "digest-expect":
 			expect = append(expect, p.Value) // when digest-name is known
 		case "digest-verify":

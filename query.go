@@ -44,8 +44,16 @@ const (
 
 var _ nbdkit.Exporter = (*filter)(nil)
 
+// fragile are nbdkit's filters that must not have the filter's own exports behind
+// them. cache, cow and tar know one export: they hand out its bytes, or its
+// size, for another one, or read beyond the end of it, for which nbdkit aborts.
+// luks crashes at an export that is not encrypted.
+var fragile = []string{"cache", "cow", "luks", "tar"}
+
 // queries is what a filter keeps for queries.
 type queries struct {
+	behind string // one of the fragile, if that keeps the own exports closed
+
 	mu     sync.Mutex               // guards all below
 	warned map[string]bool          // exports of the layer below that are hidden
 	turns  map[string]chan struct{} // exports that are being completed
@@ -80,9 +88,27 @@ func (f *filter) List(below []nbdkit.Export) []nbdkit.Export {
 			list = append(list, e)
 		}
 	}
+	if f.queries.behind != "" {
+		return list
+	}
 	return append(list,
 		nbdkit.Export{Name: queryNow, Description: describeQuery(query{})},
 		nbdkit.Export{Name: queryFinal, Description: describeQuery(query{final: true})})
+}
+
+// closeQueries keeps clients from exports that a filter in front cannot bear,
+// unless whoever started nbdkit wants to have them all the same.
+func (f *filter) closeQueries() {
+	if f.conf.queryGiven {
+		return
+	}
+	for _, name := range fragile {
+		if nbdkit.IsBehind(name) {
+			f.queries.behind = name
+			nbdkit.Debug("behind the %s filter queries are not answered", name)
+			return
+		}
+	}
 }
 
 func (f *filter) warnHidden(export string) {
@@ -119,6 +145,9 @@ func (f *filter) OpenOwn(export string) (nbdkit.Content, error) {
 	q, ok := parseQuery(export)
 	if !ok || !f.conf.query {
 		return nil, nil
+	}
+	if behind := f.queries.behind; behind != "" {
+		return nil, fmt.Errorf("export %q cannot be served behind the %s filter, which takes every export for the image: the description of the export tells its digests", export, behind)
 	}
 	exports := f.asked(q)
 	results := make([]result, len(exports))

@@ -54,6 +54,46 @@ count_copies (struct dl_phdr_info *info, size_t size, void *opaque)
   return 0;
 }
 
+struct search {
+  const char *name;             /* of a filter */
+  int past;                     /* this one has been seen */
+  int found;
+};
+
+static int
+search_front (struct dl_phdr_info *info, size_t size, void *opaque)
+{
+  struct search *search = opaque;
+  const struct nbdkit_filter *(*init) (void);
+  void *dl;
+
+  if (info->dlpi_name[0] == '\0')
+    return 0;
+  dl = dlopen (info->dlpi_name, RTLD_LAZY | RTLD_NOLOAD);
+  if (dl == NULL)
+    return 0;
+  init = (const struct nbdkit_filter *(*) (void)) dlsym (dl, "filter_init");
+  if (dlsym (dl, "nbdkit_go_filter_about") == (void *) nbdkit_go_filter_about)
+    search->past = 1;
+  else if (search->past && init)
+    search->found = strcmp (init ()->name, search->name) == 0;
+  dlclose (dl);
+  return search->found;
+}
+
+/* nbdkit loads its layers from the plugin on, and the one that is closest to
+ * the client last.  So there is no need to read its command line, where
+ * filters may be files and options may be shortened.
+ */
+int
+filter_is_behind (const char *name)
+{
+  struct search search = { .name = name };
+
+  dl_iterate_phdr (search_front, &search);
+  return search.found;
+}
+
 void
 filter_load (void)
 {

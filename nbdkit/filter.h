@@ -68,6 +68,9 @@ extern int filter_uses_stdout;
 /* Makes a foreground nbdkit end with status 1 after a clean shutdown. */
 extern int filter_failed;
 
+/* Whether a filter of that name is in front of this one. */
+extern int filter_is_behind (const char *name);
+
 /* start.c */
 extern int filter_start_go (void);
 

@@ -214,6 +214,13 @@ func Stdout() int {
 	return int(C.filter_stdout)
 }
 
+// IsBehind tells whether nbdkit's filter of that name is in front of this one.
+func IsBehind(filter string) bool {
+	name := C.CString(filter)
+	defer C.free(unsafe.Pointer(name))
+	return C.filter_is_behind(name) != 0
+}
+
 // Next is the layer below, as one connection sees it. It may be used by
 // several goroutines if the layers below are parallel. The layer itself has
 // logged the cause of an error that a method returns.

@@ -18,9 +18,8 @@ func TestFilterWorksAmongOtherFilters(t *testing.T) {
 	}{
 		{"log above and below", []string{"log"}, []string{"stats"}, []string{"logfile=/dev/null", "statsfile=/dev/null"}, nil},
 		{"cow below", nil, []string{"cow"}, nil, nil},
-		// These two take all exports for one.
-		{"cow above", []string{"cow"}, nil, []string{"digest-query=false"}, nil},
-		{"cache above", []string{"cache"}, nil, []string{"digest-query=false"}, nil},
+		{"cow above", []string{"cow"}, nil, nil, nil},
+		{"cache above", []string{"cache"}, nil, nil, nil},
 		{"cache below", nil, []string{"cache"}, nil, nil},
 		{"readahead below", nil, []string{"readahead"}, nil, nil},
 		{"readahead above", []string{"readahead"}, nil, nil, nil},
@@ -87,6 +86,67 @@ func TestQueriesBehindAFilterThatDecodes(t *testing.T) {
 	if got := run(t, "", "nbdinfo", s.uri()); !strings.Contains(got, "digest pending: ") && !strings.Contains(got, "blake3:") {
 		t.Errorf("nbdinfo says %s", got)
 	}
+}
+
+// Some filters keep what they know of one export for all, or crash at one that is
+// not what they decode. Clients that ask must not get that far.
+func TestNoQueriesBehindFiltersThatTakeAllExportsForOne(t *testing.T) {
+	dir := t.TempDir()
+	image := randomImage(t, 3*mib)
+	run(t, filepath.Dir(image), "tar", "cf", dir+"/disk.tar", "disk.img")
+	write(t, dir+"/key", "secret")
+	run(t, dir, "qemu-img", "convert", "--object", "secret,id=k,file=key", "-O", "luks",
+		"-o", "key-secret=k,iter-time=10", image, "disk.luks")
+	filters := filepath.Join(strings.TrimSpace(run(t, "", "sh", "-c", "nbdkit --dump-config | sed -n s/^filterdir=//p")), "nbdkit-%s-filter.so")
+	for _, c := range []struct {
+		name     string
+		source   string
+		options  []string
+		closedBy string
+	}{
+		{"tar", dir + "/disk.tar", []string{"--filter=tar", "--filter=" + filter, "tar-entry=disk.img"}, "tar"},
+		{"luks", dir + "/disk.luks", []string{"--filter=luks", "--filter=" + filter, "passphrase=secret"}, "luks"},
+		{"cow", image, []string{"--filter=cow", "--filter=" + filter}, "cow"},
+		{"cache", image, []string{"--filter=cache", "--filter=" + filter}, "cache"},
+		{"file of the filter", image, []string{"--filter=" + fmt.Sprintf(filters, "cow"), "--filter=" + filter}, "cow"},
+		{"option in two words, abbreviated", image, []string{"--fil", "cow", "--filt", filter}, "cow"},
+		{"behind another", image, []string{"--filter=cache", "--filter=nofilter", "--filter=" + filter, "--filter=nozero"}, "cache"},
+		{"not in front", image, []string{"--filter=nofilter", "--filter=" + filter, "--filter=cow"}, ""},
+		{"not a filter", image, []string{"--filter=" + filter, "-e", "cow", "--filter=nozero"}, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			s := serve(t, append([]string{"-r", "file", c.source}, c.options...)...)
+			for range 2 {
+				for _, query := range []string{".digest", ".digest-final", ".digest/", ".digest-final/x"} {
+					o := execute(t, "", "nbdinfo", "--size", s.uriOf(query))
+					if (o.status == 0) != (c.closedBy == "") {
+						t.Errorf("%s: exit status %d", query, o.status)
+					}
+				}
+				out := filepath.Join(t.TempDir(), "copy.img")
+				run(t, "", "nbdcopy", s.uri(), out)
+				if !same(t, out, image) {
+					t.Error("the copy is not the image")
+				}
+			}
+			if list := run(t, "", "nbdinfo", "--list", s.uri()); strings.Contains(list, ".digest") != (c.closedBy == "") {
+				t.Errorf("the list of exports is\n%s", list)
+			}
+			if got := description(t, s, ""); !strings.Contains(got, "blake3:") && !strings.Contains(got, "digest pending: ") {
+				t.Errorf("the description is %q", got)
+			}
+			if log := s.stop(); c.closedBy != "" && !strings.Contains(log, "behind the "+c.closedBy+" filter") {
+				t.Errorf("nbdkit says\n%s", log)
+			}
+		})
+	}
+	t.Run("all the same", func(t *testing.T) {
+		t.Parallel()
+		s := serve(t, "-r", "--filter=cow", "--filter="+filter, "file", image, "digest-query=true")
+		run(t, "", "nbdinfo", "--size", s.uriOf(".digest"))
+		s.stop()
+	})
 }
 
 // A layer may refuse what is not whole blocks, or too much at once. The filter's

@@ -301,6 +301,32 @@ func TestDigestIsThatOfTheSource(t *testing.T) {
 	}
 }
 
+// The wrapper puts the filter behind tar, which must not cost nbdkit when a client
+// asks for digests.
+func TestClientThatAsksBehindTar(t *testing.T) {
+	dir := t.TempDir()
+	content := make([]byte, 1<<20)
+	rand.NewChaCha8([32]byte{2}).Read(content)
+	if err := os.WriteFile(filepath.Join(dir, "disk.img"), content, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	archive := filepath.Join(dir, "disk.tar")
+	if out, err := exec.Command("tar", "-C", dir, "-cf", archive, "disk.img").CombinedOutput(); err != nil {
+		t.Fatalf("tar: %v\n%s", err, out)
+	}
+	p := realInstall(t, "DIGEST=sha256", "DIGEST_FILE="+dir+"/disk.sum")
+	_, stderr, status := p.run("-r", "-U", "-", "--filter=tar", "file", archive, "tar-entry=disk.img", "--run", `
+		nbdcopy "$uri" null:
+		nbdcopy "nbd+unix:///.digest?socket=$unixsocket" null: && exit 5
+		nbdcopy "$uri" null: && exit 7`)
+	if status != 7 || !strings.Contains(stderr, "behind the tar filter") {
+		t.Errorf("exit status %d\n%s", status, stderr)
+	}
+	if got, want := contents(t, dir+"/disk.sum"), "SHA256 (-) = "+sumOf([]byte(contents(t, archive)))+"\n"; got != want {
+		t.Errorf("the sidecar has\n%swhere it should have\n%s", got, want)
+	}
+}
+
 func TestBadParameterIsReported(t *testing.T) {
 	p := realInstall(t, "DIGEST=crc32")
 	_, stderr, status := p.run("-U", "-", "null", "1M", "--run", "true")
