@@ -317,8 +317,8 @@ func TestClientThatAsksBehindTar(t *testing.T) {
 	p := realInstall(t, "DIGEST=sha256", "DIGEST_FILE="+dir+"/disk.sum")
 	_, stderr, status := p.run("-r", "-U", "-", "--filter=tar", "file", archive, "tar-entry=disk.img", "--run", `
 		nbdcopy "$uri" null:
-		nbdcopy "nbd+unix:///.digest?socket=$unixsocket" null: && exit 5
-		nbdcopy "$uri" null: && exit 7`)
+		timeout 20 nbdcopy "nbd+unix:///.digest?socket=$unixsocket" null: && exit 5
+		timeout 20 nbdcopy "$uri" null: && exit 7`)
 	if status != 7 || !strings.Contains(stderr, "behind the tar filter") {
 		t.Errorf("exit status %d\n%s", status, stderr)
 	}
