@@ -174,8 +174,8 @@ func (c *conn) verdict(next nbdkit.Next) error {
 	return c.image.verdict()
 }
 
-// Flushed gives the verdict of a copy that was written: qemu-img and nbdcopy
-// flush at the end.
+// Flushed gives the verdict of a copy that was written: nbdcopy --flush fails if it
+// does. qemu-img flushes when it closes the image, and ignores the error.
 func (c *conn) Flushed(next nbdkit.Next) error {
 	if c.image.isDeferred() {
 		return nil // nobody has written

@@ -89,13 +89,14 @@ func TestOldContentThatIsReadIsJudged(t *testing.T) {
 			for old, target := range oldImages(t, size) {
 				t.Run(fmt.Sprint(size, " ", client, " ", old), func(t *testing.T) {
 					s := serve(t, "--filter="+filter, "file", target, "digest-expect=sha256:"+bend(sumOf(t, "sha256", target)), "digest-file=/dev/null")
+					leaves := func() {}
 					args := []string{"nbdcopy", "--synchronous", s.uri(), "null:"}
 					switch client {
 					case "qemu-img":
 						args = []string{"qemu-img", "convert", "-f", "raw", "-O", "raw", s.uri(), t.TempDir() + "/copy"}
 					case "beside another":
 						other := background(t, "/usr/bin/python3", "-m", "nbd", "-u", s.uri(), "-c", "import time; time.sleep(60)")
-						defer other.Process.Kill()
+						leaves = func() { other.Process.Kill(); other.Wait() }
 					case "reads all":
 						args = []string{"/usr/bin/python3", "-m", "nbd", "-u", s.uri(), "-c",
 							"for at in range(0, h.get_size(), 1 << 16): h.pread(1 << 16, at)"}
@@ -105,6 +106,7 @@ func TestOldContentThatIsReadIsJudged(t *testing.T) {
 					if o := execute(t, "", args...); o.status == 0 {
 						t.Error("the copy succeeds")
 					}
+					leaves()
 					s.signal(terminate)
 					if status := s.cmd.ProcessState.ExitCode(); status != 1 {
 						t.Errorf("nbdkit ends with status %d: %s", status, s.stderr())
