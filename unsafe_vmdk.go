@@ -156,6 +156,9 @@ func vmdkWords(text string) string {
 	harmless := func(name string) bool {
 		return !strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r > '~' || r == '=' })
 	}
+	if strings.Count(text, "createtype") < 2 && strings.Count(text, "parentcid") < 2 {
+		return text
+	}
 	var words strings.Builder
 	hasType, hasParent := false, false
 	for line := range strings.Lines(text) {
