@@ -181,7 +181,7 @@ var vmdkProtocol = regexp.MustCompile(`^\s*([a-z][a-z0-9+._-]*)?\s*:`)
 // vmdkIsPath tells whether a name is more than that of a file beside the image.
 // VMware writes some characters as | and their number.
 func vmdkIsPath(name string) bool {
-	return strings.ContainsAny(name, `/\|`) || vmdkProtocol.MatchString(name)
+	return strings.ContainsAny(name, `/\|`) || strings.Contains(name, ":") && vmdkProtocol.MatchString(name)
 }
 
 // vmdkDescriptor wants lines that a descriptor has and no others, and says
@@ -203,6 +203,8 @@ func vmdkDescriptor(v *view) string {
 		case access == "rw" || access == "rdonly" || access == "noaccess":
 		case !assigned || strings.ContainsAny(key, " \t"):
 			return "vmdk has a line in its descriptor that is none of a descriptor's: " + quoteHead([]byte(line))
+		case key == "changetrackpath" && vmdkIsPath(strings.Trim(value, "\" \t\r\n")):
+			return "vmdk has change tracking that names a path: " + quoteHead([]byte(strings.TrimSpace(value))) // VMware opens it
 		case key == "createtype":
 			createType = strings.Trim(strings.TrimSpace(value), `"`)
 		}
