@@ -8,8 +8,8 @@ import (
 )
 
 // FuzzUnsafe reads images as a program would that believes what they say. If
-// that leads it to another file, the image must be refused; and a qcow2 in
-// which nothing is odd must not be.
+// that leads it to another file, or makes a container something else as well,
+// the image must be refused; and a qcow2 in which nothing is odd must not be.
 func FuzzUnsafe(f *testing.F) {
 	xor := func(at int, s string) []byte { return append(make([]byte, at), s...) }
 	f.Add(byte(0), []byte{})
@@ -24,11 +24,16 @@ func FuzzUnsafe(f *testing.F) {
 	f.Add(byte(2), []byte("parentCID=ffff1234\n"))
 	f.Add(byte(2), []byte("RW 2048 FLAT \"/etc/shadow\" 0\n"))
 	f.Add(byte(2), []byte("parentFileNameHint=\"a\"\n"))
+	f.Add(byte(2), []byte("RW 1 SPARSE \"parentCID.vmdk\"\nparentCID=1\n"))
+	f.Add(byte(2), []byte("changeTrackPath=\"/etc/shadow\"\n"))
+	f.Add(byte(3), []byte("x\ncreateType=\"vmfs\"\n"))
+	f.Add(byte(4), xor(1536, "LABELONE"+le64(1)+"\x00\x00\x00\x00\x20\x00\x00\x00LVM2 001"))
+	f.Add(byte(4), xor(1024, "LABELONE"+le64(2)+"\x00\x00\x00\x00\x20\x00\x00\x00LVM2 001"))
 	f.Fuzz(func(t *testing.T, format byte, change []byte) {
 		var image []byte
 		var leads, clean bool
-		change = change[:min(len(change), 1500)]
-		switch format % 3 {
+		change = change[:min(len(change), 1600)]
+		switch format % 5 {
 		case 0:
 			image = changed(craft(64<<10, patch{0, "QFI\xfb" + be32(3)}, patch{20, be32(16)}, patch{100, be32(104)}), change)
 			leads, clean = readQcow2(image)
@@ -38,6 +43,12 @@ func FuzzUnsafe(f *testing.F) {
 		case 2:
 			image = craftVMDK(vmdkDescriptorText + string(change))
 			leads = readVMDK(image[512:])
+		case 3:
+			image = append(bytes.Clone(change), make([]byte, 4096)...)
+			leads = readBareDescriptor(image)
+		case 4:
+			image = changed(craft(64<<10, patch{64, "\x7f\x10\xda\xbe"}, patch{76, le32(vdiDynamic)}), change)
+			leads = string(image[64:68]) == "\x7f\x10\xda\xbe" && readLVM(image)
 		}
 		s := identifyBytes(t, image)
 		if leads && s.unsafe() == nil {
@@ -124,6 +135,23 @@ func readVMDK(descriptor []byte) (leads bool) {
 	for line := range bytes.SplitSeq(text, []byte("\n")) {
 		fields := bytes.Fields(line)
 		if len(fields) >= 4 && string(fields[0]) == "RW" && bytes.HasPrefix(fields[3], []byte(`"/`)) {
+			return true
+		}
+	}
+	return false
+}
+
+// readBareDescriptor is what QEMU does if it is told that the image is a VMDK.
+func readBareDescriptor(image []byte) (leads bool) {
+	text, _, _ := bytes.Cut(image, []byte{0})
+	return !bytes.HasPrefix(image, []byte("KDMV")) && bytes.Contains(text, []byte("createType"))
+}
+
+// readLVM looks for a label in the first four sectors, as LVM does.
+func readLVM(image []byte) bool {
+	for sector := range 4 {
+		at := image[sector*512:]
+		if string(at[:8]) == "LABELONE" && binary.LittleEndian.Uint64(at[8:]) == uint64(sector) && string(at[24:32]) == "LVM2 001" {
 			return true
 		}
 	}
