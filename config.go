@@ -294,31 +294,6 @@ func (c *config) setFile(path, directory string) error {
 	return checkWritable(path)
 }
 
-// maxSidecar is more than a sidecar has.
-const maxSidecar = 64 << 20 // bytes
-
-// spareFile refuses a digest-file that is no sidecar: what is there when nbdkit
-// starts is removed.
-func (c *config) spareFile(expect []string, directory string) error {
-	if standardStream(c.file) != -1 {
-		return nil // it is not removed
-	}
-	// Not what a link leads to: the link is replaced.
-	if info, err := os.Lstat(c.file); err == nil && info.Mode().IsRegular() && info.Size() > maxSidecar {
-		return fmt.Errorf("the file is larger than %s, so it is no earlier result: name another file, or remove this one", formatSize(maxSidecar))
-	}
-	info, err := os.Stat(c.file)
-	if err != nil {
-		return nil // there is nothing to lose
-	}
-	for _, value := range expect {
-		if sums, err := os.Stat(pathOfChecksums(value, directory)); err == nil && os.SameFile(info, sums) {
-			return fmt.Errorf("this is the checksum file of digest-expect=%s, and would be replaced: name another file", printable(value))
-		}
-	}
-	return nil
-}
-
 // displayName is what stands beside a digest in place of a file name.
 func (c *config) displayName(export string) string {
 	switch {

@@ -59,6 +59,9 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// stale is the result of an earlier run.
+const stale = "MD5 (stale) = d41d8cd98f00b204e9800998ecf8427e\n"
+
 // An outcome is what a program has left.
 type outcome struct {
 	stdout, stderr string

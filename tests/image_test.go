@@ -219,7 +219,7 @@ func TestImageThatNobodyReadsHasNoDigest(t *testing.T) {
 	t.Parallel()
 	image := randomImage(t, 1*mib)
 	sidecar := filepath.Join(t.TempDir(), "disk.sum")
-	write(t, sidecar, "stale")
+	write(t, sidecar, stale)
 	run(t, "", "nbdkit", "-U", "-", "--filter="+filter, "file", image, "digest=sha256,blake3",
 		"digest-file="+sidecar, "--run", `nbdinfo --no-content "$uri"`)
 	if got, err := os.ReadFile(sidecar); err == nil && strings.Contains(string(got), "=") {

@@ -221,7 +221,7 @@ func TestUserOfNbdkitWritesTheResult(t *testing.T) {
 
 	for _, daemon := range []bool{false, true} {
 		sidecar := filepath.Join(dir, fmt.Sprintf("daemon-%v.sum", daemon))
-		write(t, sidecar, "stale")
+		write(t, sidecar, stale)
 		args := []string{"-u", "nobody", "-g", group, "--filter=" + filter, "file", image,
 			"digest=sha256,blake3", "digest-file=" + sidecar}
 		if daemon {

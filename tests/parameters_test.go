@@ -58,10 +58,10 @@ func TestBadParameterIsAnErrorBeforeNbdkitServes(t *testing.T) {
 			dir := t.TempDir()
 			params := c.params
 			// A bad parameter must not cost the result of an earlier run.
-			stale := filepath.Join(dir, "stale.sum")
-			write(t, stale, "stale")
+			earlier := filepath.Join(dir, "stale.sum")
+			write(t, earlier, stale)
 			if !strings.Contains(strings.Join(params, " "), "digest-file=") {
-				params = append(params[:len(params):len(params)], "digest-file="+stale)
+				params = append(params[:len(params):len(params)], "digest-file="+earlier)
 			}
 			for _, mode := range [][]string{{"-U", "-", "--run", "touch served"}, {"-U", "sock", "-P", "served"}} {
 				o := execute(t, dir, append(append(append([]string{"nbdkit"}, mode...), "--filter="+filter, "file", image), params...)...)
@@ -76,10 +76,36 @@ func TestBadParameterIsAnErrorBeforeNbdkitServes(t *testing.T) {
 					t.Errorf("%v: nbdkit serves all the same", mode)
 				}
 			}
-			if contents(t, stale) != "stale" {
+			if contents(t, earlier) != stale {
 				t.Error("the sidecar was touched")
 			}
 		})
+	}
+}
+
+// A name that was mistyped must not cost a file.
+func TestFileThatIsNoResultIsNotReplaced(t *testing.T) {
+	t.Parallel()
+	image := randomImage(t, 300*kib)
+	before := contents(t, image)
+	hard := filepath.Join(filepath.Dir(image), "hard")
+	if err := os.Link(image, hard); err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range []string{image, hard} {
+		o := execute(t, t.TempDir(), "nbdkit", "-U", "-", "-r", "--filter="+filter, "file", image, "digest-file="+file, "--run", "touch served")
+		if o.status != 1 || !strings.Contains(o.stderr, "digest-file="+file+": the file is no earlier result") || strings.Count(o.stderr, "\n") != 1 {
+			t.Errorf("exit status %d\n%s", o.status, o.stderr)
+		}
+		if contents(t, image) != before || !exists(file) {
+			t.Fatal("the image has gone")
+		}
+	}
+	for _, format := range []string{"text", "gnu", "json"} {
+		file := filepath.Join(t.TempDir(), "sum")
+		for range 2 {
+			digestOf(t, image, "digest-format="+format, "digest-file="+file)
+		}
 	}
 }
 
@@ -93,7 +119,7 @@ func TestFileThatCannotBeWrittenIsAnErrorBeforeNbdkitServes(t *testing.T) {
 	if err := os.Mkdir(closed, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	write(t, filepath.Join(closed, "stale.sum"), "stale")
+	write(t, filepath.Join(closed, "stale.sum"), stale)
 	var other []string
 	if os.Getuid() == 0 {
 		other = []string{"setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"}
@@ -122,7 +148,7 @@ func TestFilesOfOtherUsersAreAnErrorBeforeNbdkitServes(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	write(t, dir+"/stale.sum", "stale")
+	write(t, dir+"/stale.sum", stale)
 	for name, why := range map[string]string{
 		"stale.sum": "neither removed nor written",
 		"link":      "neither removed nor written",
@@ -134,7 +160,7 @@ func TestFilesOfOtherUsersAreAnErrorBeforeNbdkitServes(t *testing.T) {
 			t.Errorf("%s: exit status %d\n%s%s", name, o.status, o.stdout, o.stderr)
 		}
 	}
-	write(t, dir+"/open.sum", "stale")
+	write(t, dir+"/open.sum", stale)
 	if err := os.Chmod(dir+"/open.sum", 0o666); err != nil {
 		t.Fatal(err)
 	}

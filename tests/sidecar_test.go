@@ -193,7 +193,7 @@ func TestStaleResultIsRemovedAtStart(t *testing.T) {
 	t.Parallel()
 	path := randomImage(t, 1*mib)
 	sidecar := filepath.Join(t.TempDir(), "disk.sum")
-	write(t, sidecar, "stale")
+	write(t, sidecar, stale)
 	s := serveUnseen(t, "--filter="+filter, "file", path, "digest-file="+sidecar)
 	run(t, "", "nbdinfo", "--size", s.uri()) // now it has started
 	if exists(sidecar) {

@@ -123,7 +123,7 @@ func TestSpecialFilesAreWrittenInPlace(t *testing.T) {
 			t.Skipf("this user may not mount: %s", o.stderr)
 		}
 		dir := t.TempDir()
-		write(t, dir+"/outside", "stale")
+		write(t, dir+"/outside", stale)
 		write(t, dir+"/inside", "")
 		run(t, dir, "unshare", "-m", "sh", "-ec", `mount --bind outside inside; nbdkit -U - "$@" --run 'nbdcopy "$uri" null:'`, "sh",
 			"--filter="+filter, "file", path, "digest-file=inside")

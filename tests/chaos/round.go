@@ -286,7 +286,7 @@ func (r *round) play() {
 	if err := os.Mkdir(filepath.Dir(r.sidecar()), 0o755); err != nil {
 		r.failf("%v", err)
 	}
-	os.WriteFile(r.sidecar(), []byte("stale"), 0o644)
+	os.WriteFile(r.sidecar(), []byte(stale), 0o644)
 	r.server = start(r.dir, r.args)
 	if r.server.err != nil {
 		r.failf("nbdkit does not start: %v", r.server.err)

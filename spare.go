@@ -1,0 +1,103 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"regexp"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Notes on what digest-file may replace
+//
+// An earlier result is removed when nbdkit starts. A name that was mistyped must
+// not cost an image or another file of the user's, so only what begins as a
+// result does is removed: one of any format, or of the checksum tools. One that
+// was written in place may have been cut off anywhere.
+
+// resultStart is how much of a file is looked at. A name may be longer.
+const resultStart = 4 << 10 // bytes
+
+// jsonStart is how every result in JSON begins.
+const jsonStart = "{\n  \"version\": 1,\n  \"filter\": \"digest "
+
+var (
+	// begunLine is a line of text up to the name: a tag, or a digest.
+	begunLine = regexp.MustCompile(`^(?:(?:# |\\?)([A-Z0-9-]+) \(|\\?[0-9a-f]{32,128} [ *])`)
+	// cutLine ends before the name.
+	cutLine = regexp.MustCompile(`^(?:#|(?:# |\\?)(?:[A-Z0-9-]{1,24} ?)?|\\?[0-9a-f]{1,128} ?)$`)
+	// hexDigest is at least an MD5.
+	hexDigest = regexp.MustCompile(`^[0-9A-Fa-f]{32,128}$`)
+)
+
+// isResult tells whether a file that begins so is a result.
+func isResult(head []byte) bool {
+	text := string(head)
+	if strings.HasPrefix(text, jsonStart) || strings.HasPrefix(jsonStart, text) {
+		return true
+	}
+	line, _, whole := strings.Cut(text, "\n")
+	if m := begunLine.FindStringSubmatch(line); m != nil {
+		return m[1] == "" || isTag(m[1])
+	}
+	if line = strings.TrimRight(line, "\r"); line == "" {
+		return false
+	}
+	if sum, ok := parseChecksum(line); ok && hexDigest.MatchString(sum.digest) {
+		return true
+	}
+	return !whole && cutLine.MatchString(line)
+}
+
+// isTag tells whether a tag is that of a digest.
+func isTag(tag string) bool {
+	_, err := parseAlgorithm(strings.ReplaceAll(tag, "-", "/"))
+	return err == nil
+}
+
+// spareFile refuses a digest-file that is no earlier result, or that is needed.
+func (c *config) spareFile(expect []string, directory string) error {
+	if standardStream(c.file) != -1 {
+		return nil // it is not removed
+	}
+	info, err := os.Stat(c.file)
+	if err != nil {
+		return nil // there is nothing to lose
+	}
+	for _, value := range expect {
+		if sums, err := os.Stat(pathOfChecksums(value, directory)); err == nil && os.SameFile(info, sums) {
+			return fmt.Errorf("this is the checksum file of digest-expect=%s, and would be replaced: name another file", printable(value))
+		}
+	}
+	// Not what a link leads to: the link is replaced.
+	if info, err := os.Lstat(c.file); err != nil || !info.Mode().IsRegular() {
+		return nil
+	}
+	head, err := startOf(c.file)
+	switch {
+	case err != nil:
+		return fmt.Errorf("it cannot be told whether the file is an earlier result: %w: name another file, or remove this one", err)
+	case !isResult(head):
+		line, _, _ := bytes.Cut(head, []byte("\n"))
+		return fmt.Errorf("the file is no earlier result, but begins with %q: name another file, or remove this one", line[:min(len(line), 32)])
+	}
+	return nil
+}
+
+// startOf reads the beginning of a regular file.
+func startOf(path string) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, errors.Unwrap(err)
+	}
+	defer f.Close()
+	head, err := io.ReadAll(io.LimitReader(f, resultStart))
+	if err != nil {
+		return nil, errors.Unwrap(err)
+	}
+	return head, nil
+}
