@@ -77,7 +77,7 @@ func (f *filter) Start(parallel bool) error {
 		}
 	}
 	f.parallel = parallel
-	f.closeQueries()
+	f.lookInFront()
 	f.sidecar = newSidecar(f.conf.file, f.conf.format, f.conf.stdout)
 	return f.sidecar.prepare()
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"math"
@@ -29,9 +30,13 @@ const (
 	queryNow   = ".digest"
 	queryFinal = ".digest-final"
 
-	// queryBlock is what the size of an answer is a multiple of, because qemu
-	// adds zeros to what is not.
-	queryBlock = 512
+	// queryBlock is what the size of an answer is a multiple of: qemu adds zeros
+	// to what is not one of 512, and clients that know larger blocks do not read
+	// a part of one. More blanks would be a nuisance in a terminal.
+	queryBlock = 4 << 10
+	// largestBlock is the same behind the blocksize filter, which leaves out what
+	// is not a whole block: it is the most that minblock= can be.
+	largestBlock = 64 << 10
 
 	// finalReserve is how much a document may grow for each image, beside what
 	// widest knows of.
@@ -53,6 +58,7 @@ var fragile = []string{"cache", "cow", "luks", "tar"}
 // queries is what a filter keeps for queries.
 type queries struct {
 	behind string // one of the fragile, if that keeps the own exports closed
+	block  int    // largestBlock, or 0 for queryBlock
 
 	mu     sync.Mutex               // guards all below
 	warned map[string]bool          // exports of the layer below that are hidden
@@ -94,6 +100,14 @@ func (f *filter) List(below []nbdkit.Export) []nbdkit.Export {
 	return append(list,
 		nbdkit.Export{Name: queryNow, Description: describeQuery(query{})},
 		nbdkit.Export{Name: queryFinal, Description: describeQuery(query{final: true})})
+}
+
+// lookInFront finds out what the filters in front mean for queries.
+func (f *filter) lookInFront() {
+	if nbdkit.IsBehind("blocksize") {
+		f.queries.block = largestBlock
+	}
+	f.closeQueries()
 }
 
 // closeQueries keeps clients from exports that a filter in front cannot bear,
@@ -155,10 +169,11 @@ func (f *filter) OpenOwn(export string) (nbdkit.Content, error) {
 		results[i] = f.query(e)
 	}
 	if !q.final {
-		content := padTo(formatJSON(results), 0)
+		content := formatJSON(results)
+		content = padTo(content, f.queries.roundUp(len(content)))
 		return &answer{query: q, size: int64(len(content)), render: func() []byte { return content }}, nil
 	}
-	size := len(padTo(formatJSON(widest(results)), 0))
+	size := f.queries.roundUp(len(formatJSON(widest(results))))
 	open := f.opener(exports)
 	return &answer{query: q, size: int64(size), render: func() []byte {
 		return padTo(fit(f.finals(exports, open), size), size)
@@ -271,12 +286,14 @@ func fit(results []result, size int) []byte {
 	return nil // widest does not do what it should: reads fail
 }
 
-// padTo adds blanks before the last newline of a document, up to size, or if
-// that is 0, to the next block.
+// roundUp returns the size of the blocks that n bytes take.
+func (q *queries) roundUp(n int) int {
+	block := cmp.Or(q.block, queryBlock)
+	return (n + block - 1) / block * block
+}
+
+// padTo adds blanks before the last newline of a document, up to size.
 func padTo(doc []byte, size int) []byte {
-	if size == 0 {
-		size = (len(doc) + queryBlock - 1) / queryBlock * queryBlock
-	}
 	if len(doc) == 0 {
 		return nil
 	}

@@ -106,7 +106,7 @@ func TestFinalDocumentFits(t *testing.T) {
 		unopened(strings.Repeat("long", 1000), conf),
 		{State: failed, Error: strings.Repeat("é\n\"", 1000), Size: 1 << 60, Started: now, Finished: &now},
 	} {
-		size := len(padTo(formatJSON(widest([]result{r, r})), 0))
+		size := new(queries).roundUp(len(formatJSON(widest([]result{r, r}))))
 		for _, later := range []result{r, {Export: r.Export, Name: r.Name, Digests: r.Digests, Error: strings.Repeat("\"", 5000)}} {
 			if doc := padTo(fit([]result{later, later}, size), size); len(doc) != size || !json.Valid(doc) {
 				t.Errorf("the document has %d bytes of %d", len(doc), size)

@@ -124,7 +124,7 @@ func TestAnswersAreReadOnly(t *testing.T) {
 	for _, query := range []string{".digest", ".digest-final"} {
 		got := nbdsh(t, s.uriOf(query), `
 print(h.is_read_only(), h.can_flush(), h.can_trim(), h.can_zero(), h.can_fua(),
-      h.can_cache(), h.can_multi_conn(), h.is_rotational(), h.get_size() % 512)`)
+      h.can_cache(), h.can_multi_conn(), h.is_rotational(), h.get_size() % 4096)`)
 		if got != "True True False False False False False False 0\n" {
 			t.Errorf("%s: %s", query, got)
 		}

@@ -73,6 +73,27 @@ assert bytes(q.pread(q.get_size(), 0)).startswith(b"{")`, s.uriOf(".digest")))
 	s.stop()
 }
 
+// What is not a whole block is not seen through the blocksize filter, nor by a
+// client that rounds sizes down.
+func TestQueriesBehindBlocksize(t *testing.T) {
+	image := randomImage(t, 1*mib)
+	for _, block := range []string{"512", "4k", "64k"} {
+		t.Run(block, func(t *testing.T) {
+			t.Parallel()
+			s := serveUnseen(t, "--filter=blocksize", "--filter="+filter, "file", image, "minblock="+block)
+			wantState(t, ask(t, s, ".digest"), " pending blake3:")
+			wantState(t, ask(t, s, ".digest-final"), " complete blake3:"+sumOf(t, "blake3", image))
+			wantState(t, ask(t, s, ".digest/"), " complete blake3:"+sumOf(t, "blake3", image))
+		})
+	}
+	s := serveUnseen(t, "--filter="+filter, "file", image)
+	for _, query := range []string{".digest", ".digest-final"} {
+		if size := strings.TrimSpace(run(t, "", "nbdinfo", "--size", s.uriOf(query))); size != "4096" {
+			t.Errorf("the size of %s is %s", query, size)
+		}
+	}
+}
+
 // A filter in front that decodes finds nothing to decode in a document. The
 // description passes it.
 func TestQueriesBehindAFilterThatDecodes(t *testing.T) {
