@@ -150,17 +150,17 @@ func signedLines(lines []string) ([]string, error) {
 	return nil, fmt.Errorf("line %d begins a signed text that has no end: the file is cut off", begin+1)
 }
 
-// sumsFor chooses the lines for a name. One that is the very same goes before
-// one that has more or fewer directories in front of it.
+// sumsFor chooses the lines for a name. One that is the very same path goes
+// before one that has more or fewer directories in front of it.
 func sumsFor(sums []checksum, name string) ([]checksum, error) {
 	var names []string // of the file
 	var same, alike []checksum
 	for _, sum := range sums {
-		if sum.name != "" && !slices.Contains(names, sum.name) {
+		if sum.name != "" && !slices.ContainsFunc(names, func(n string) bool { return path.Clean(n) == path.Clean(sum.name) }) {
 			names = append(names, sum.name)
 		}
 		switch {
-		case sum.name == "" || name == "" || sum.name == name:
+		case sum.name == "" || name == "" || path.Clean(sum.name) == path.Clean(name):
 			same = append(same, sum)
 		case sameFile(sum.name, name):
 			alike = append(alike, sum)

@@ -94,6 +94,9 @@ func TestChecksumFilesOfPublishers(t *testing.T) {
 		{"name in a directory", "sum", emptySHA256 + "  amd64/disk.img\n" + otherSHA256 + "  b/mydisk.img\n", "", "disk.img", "sha256:" + emptySHA256},
 		{"directory in the wanted name", "sum", emptySHA256 + "  disk.img\n" + otherSHA256 + "  b\n", "", "/images/disk.img", "sha256:" + emptySHA256},
 		{"the same name goes first", "sum", otherSHA256 + "  old/disk.img\n" + emptySHA256 + "  disk.img\n", "", "disk.img", "sha256:" + emptySHA256},
+		{"the same path goes first", "sum", otherSHA256 + "  other/disk.img\n" + emptySHA256 + " *./disk.img\n", "", "disk.img", "sha256:" + emptySHA256},
+		{"the same path in other words", "sum", otherSHA256 + "  x/a/disk.img\n" + emptySHA256 + "  a/disk.img\n", "", "./a//disk.img", "sha256:" + emptySHA256},
+		{"one name in two ways", "sum", emptySHA256 + "  ./disk.img\n" + emptySHA256 + "  disk.img\n", "", "", "sha256:" + emptySHA256},
 		{"directories are compared", "sum", otherSHA256 + "  arm64/disk.img\n" + emptySHA256 + "  x/amd64/disk.img\n", "", "amd64/disk.img", "sha256:" + emptySHA256},
 
 		{"several digests", "sum", rpmdistSums, "", "disk.img", "sha256:" + emptySHA256 + " sha512:" + emptySHA512},
