@@ -29,7 +29,7 @@ func TestBadParametersSayWhatIsAllowed(t *testing.T) {
 		{"digest-file", "/", "directory"},
 		{"digest-file", "/nowhere/at/all", "no such file"},
 		{"digest-file", "/dev/null/x", "not a directory"},
-		{"digest-file", "/dev/fd/9999", "no such file"},
+		{"digest-file", "/dev/fd/9999", "descriptor 9999 is not open"},
 	} {
 		_, err := parseConfig([]nbdkit.Param{{Key: test.key, Value: test.value}}, "/")
 		if err == nil || !strings.Contains(err.Error(), test.want) {

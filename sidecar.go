@@ -27,13 +27,16 @@ import (
 // A symbolic link is replaced, not followed: whoever may write to the directory
 // could make it lead to any file of nbdkit's user. One to a device, a FIFO, or
 // standard output or error is written in place: there is nothing to overwrite.
+//
+// What somebody has open already, such as a log, is written where it is, and keeps
+// what it has.
 
 // sidecar is where results go.
 type sidecar struct {
 	path   string // "" is stderr
 	format format
 
-	fd int // standard output or error, or -1
+	fd int // an open file, such as standard output, or -1
 
 	mu      sync.Mutex
 	inPlace bool
@@ -43,64 +46,11 @@ type sidecar struct {
 }
 
 func newSidecar(path string, format format, stdout int) *sidecar {
-	s := &sidecar{path: path, format: format, fd: -1}
-	switch standardStream(path) {
-	case 1:
+	s := &sidecar{path: path, format: format, fd: descriptor(path)}
+	if s.fd == 1 {
 		s.fd = stdout
-	case 2:
-		s.fd = 2
 	}
 	return s
-}
-
-// standardStream returns which descriptor path stands for, by itself or as a
-// link. nbdkit has closed its standard output by the time when there is
-// something to write.
-func standardStream(path string) int {
-	if path == "" {
-		return 2
-	}
-	for range maxLinks {
-		switch path = filepath.Clean(path); path {
-		case "/dev/stdout", "/dev/fd/1":
-			return 1
-		case "/dev/stderr", "/dev/fd/2":
-			return 2
-		}
-		dir, err := filepath.EvalSymlinks(filepath.Dir(path))
-		if err != nil {
-			return -1
-		}
-		if isOwnFiles(dir) {
-			switch filepath.Base(path) {
-			case "1":
-				return 1
-			case "2":
-				return 2
-			}
-			return -1
-		}
-		target, err := os.Readlink(path)
-		if err != nil {
-			return -1
-		}
-		if !filepath.IsAbs(target) {
-			target = filepath.Join(dir, target)
-		}
-		path = target
-	}
-	return -1
-}
-
-// maxLinks is how many links in a row the kernel follows.
-const maxLinks = 40
-
-// isOwnFiles tells whether a directory without links holds the open files of
-// this process: it has one for each thread, too.
-func isOwnFiles(dir string) bool {
-	self, err := filepath.EvalSymlinks("/proc/self")
-	rest, ok := strings.CutPrefix(dir, self+"/")
-	return err == nil && ok && filepath.Base(rest) == "fd" && (rest == "fd" || strings.HasPrefix(rest, "task/"))
 }
 
 // prepare removes what an earlier run left.
@@ -318,7 +268,7 @@ const fifoTime = 5 * time.Second
 func writeInPlace(path string, content []byte) error {
 	for start := time.Now(); ; time.Sleep(fifoPause) {
 		// O_NONBLOCK, because a FIFO without a reader would block for good.
-		fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CLOEXEC|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+		fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CLOEXEC|unix.O_NONBLOCK|unix.O_NOCTTY|appended(path), 0)
 		if errors.Is(err, unix.ENXIO) && time.Since(start) < fifoTime && !isHurried() {
 			continue
 		}
@@ -330,7 +280,7 @@ func writeInPlace(path string, content []byte) error {
 			return err
 		}
 		err = writeAll(fd, content)
-		if err != nil {
+		if err != nil && appended(path) == 0 {
 			_ = unix.Ftruncate(fd, 0) // a half must not be taken for the whole; a FIFO has none
 		}
 		return err
@@ -340,13 +290,23 @@ func writeInPlace(path string, content []byte) error {
 // fifoPause is how often a signal is looked for while a FIFO is waited for.
 const fifoPause = 50 * time.Millisecond
 
+// appended returns O_APPEND for an open file of another process: what is in it
+// is not the filter's to remove.
+func appended(path string) int {
+	dir, err := filepath.EvalSymlinks(filepath.Dir(path))
+	if err == nil && strings.HasPrefix(dir, "/proc/") {
+		return unix.O_APPEND
+	}
+	return 0
+}
+
 // emptied empties what was opened, if it is a file that may be written to.
 func emptied(fd int, path string) error {
 	var opened, named unix.Stat_t
 	if err := unix.Fstat(fd, &opened); err != nil {
 		return err
 	}
-	if opened.Mode&unix.S_IFMT != unix.S_IFREG {
+	if opened.Mode&unix.S_IFMT != unix.S_IFREG || appended(path) != 0 {
 		return nil
 	}
 	if err := unix.Lstat(path, &named); err != nil {

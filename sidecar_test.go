@@ -58,6 +58,22 @@ func TestStandardStreamHasManyNames(t *testing.T) {
 	}
 }
 
+// An open file is written as it is open, if the name says that it is one.
+func TestDescriptorsHaveNames(t *testing.T) {
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink("/dev/fd/9", link); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]int{
+		"": 2, "/dev/stdout": 1, "/dev/fd/9": 9, "/proc/self/fd/9": 9, fmt.Sprintf("/proc/%d/fd/12", os.Getpid()): 12,
+		"/dev/fd/x": -1, "/proc/1/fd/9": -1, link: -1, "/dev/null": -1,
+	} {
+		if got := descriptor(path); got != want {
+			t.Errorf("%q stands for %d, want %d", path, got, want)
+		}
+	}
+}
+
 // A link that was made to lead elsewhere since the start is not followed, be it
 // by way of /proc.
 func TestLinkToAFileIsNotWrittenThrough(t *testing.T) {

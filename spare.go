@@ -61,7 +61,7 @@ func isTag(tag string) bool {
 
 // spareFile refuses a digest-file that is no earlier result, or that is needed.
 func (c *config) spareFile(expect []string, directory string) error {
-	if standardStream(c.file) != -1 {
+	if descriptor(c.file) != -1 {
 		return nil // it is not removed
 	}
 	info, err := os.Stat(c.file)

@@ -15,8 +15,8 @@ import (
 // whoever started it; later, a daemon has ended with status 0, and with --run
 // the command has been started.
 func checkWritable(path string) error {
-	if standardStream(path) != -1 {
-		return nil // open already, whoever owns it
+	if n := descriptor(path); n != -1 {
+		return checkOpen(n) // whoever owns it
 	}
 	special, err := isSpecial(path)
 	if err != nil {

@@ -107,6 +107,32 @@ func TestSpecialFilesAreWrittenInPlace(t *testing.T) {
 		}
 	})
 
+	for name, redirect := range map[string]string{"log": "9>>log", "file that is written to": "9>log; echo earlier >&9"} {
+		for _, file := range []string{"/dev/fd/9", "/proc/self/fd/9"} {
+			t.Run(name+" as "+file, func(t *testing.T) {
+				t.Parallel()
+				dir := t.TempDir()
+				write(t, dir+"/log", "earlier\n")
+				run(t, dir, "sh", "-c", `exec `+redirect+`; nbdkit -U - "$@" --run 'nbdcopy "$uri" null:'; echo later >&9`, "sh",
+					"--filter="+filter, "file", path, "digest-file="+file)
+				if got := contents(t, dir+"/log"); got != "earlier\n"+sum+"later\n" {
+					t.Errorf("the log has\n%s", got)
+				}
+			})
+		}
+	}
+
+	t.Run("log of another process", func(t *testing.T) {
+		t.Parallel()
+		dir := t.TempDir()
+		write(t, dir+"/log", "earlier\n")
+		run(t, dir, "sh", "-c", `exec 9>>log; (exec 9>&-; exec nbdkit -U - "$@" digest-file=/proc/$$/fd/9 --run 'nbdcopy "$uri" null:'); true`, "sh",
+			"--filter="+filter, "file", path)
+		if got := contents(t, dir+"/log"); got != "earlier\n"+sum {
+			t.Errorf("the log has\n%s", got)
+		}
+	})
+
 	t.Run("/dev/null", func(t *testing.T) {
 		t.Parallel()
 		if log := digestOf(t, path, "digest-file=/dev/null"); log != "" {
