@@ -33,6 +33,9 @@ func checkWritable(path string) error {
 	old, err := os.Lstat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && dir == nil:
+		if isAppendOnly(filepath.Dir(path)) {
+			return errors.New("its directory is append-only, so that no file can be renamed in it: name another file")
+		}
 		return nil
 	case err == nil && dir == nil && isRemovable(path):
 		return nil
@@ -59,6 +62,11 @@ func isRemovable(path string) bool {
 	}
 	user := uint32(os.Geteuid())
 	return dir.Mode&unix.S_ISVTX == 0 || user == 0 || user == file.Uid || user == dir.Uid
+}
+
+func isAppendOnly(dir string) bool {
+	var st unix.Statx_t
+	return statx(dir+"/", &st) == nil && st.Attributes&unix.STATX_ATTR_APPEND != 0
 }
 
 func statx(path string, st *unix.Statx_t) error {
