@@ -33,9 +33,11 @@ func TestSpecialFilesAreWrittenInPlace(t *testing.T) {
 		t.Parallel()
 		dir := t.TempDir()
 		run(t, dir, "mkfifo", "fifo")
-		o := execute(t, dir, "nbdkit", "-U", "-", "--filter="+filter, "file", path, "digest-file=fifo", "--run", `nbdcopy "$uri" null:`)
-		if !strings.Contains(o.stderr, "cannot be written") {
-			t.Errorf("stderr has %q", o.stderr)
+		s := serveUnseen(t, "--filter="+filter, "file", path, "digest-file="+dir+"/fifo")
+		copyAll(t, s.uri())
+		s.signal(syscall.SIGTERM)
+		if status := s.cmd.ProcessState.ExitCode(); status != 1 || !strings.Contains(s.stderr(), "cannot be written") {
+			t.Errorf("exit status %d, and stderr has\n%s", status, s.stderr())
 		}
 	})
 
