@@ -8,6 +8,8 @@ import (
 	"os"
 	"regexp"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 )
@@ -17,7 +19,8 @@ import (
 // An earlier result is removed when nbdkit starts. A name that was mistyped must
 // not cost an image or another file of the user's, so only what begins as a
 // result does is removed: one of any format, or of the checksum tools. One that
-// was written in place may have been cut off anywhere.
+// was written in place may have been cut off anywhere. A few lines of text are
+// taken for the result of some other tool: no image is that.
 
 // resultStart is how much of a file is looked at. A name may be longer.
 const resultStart = 4 << 10 // bytes
@@ -53,6 +56,13 @@ func isResult(head []byte) bool {
 	return !whole && cutLine.MatchString(line)
 }
 
+// isShortText tells whether a file that begins so is a text and goes on no further.
+func isShortText(head []byte) bool {
+	return len(head) < resultStart && utf8.Valid(head) && !bytes.ContainsFunc(head, func(r rune) bool {
+		return unicode.IsControl(r) && !unicode.IsSpace(r)
+	})
+}
+
 // isTag tells whether a tag is that of a digest.
 func isTag(tag string) bool {
 	_, err := parseAlgorithm(strings.ReplaceAll(tag, "-", "/"))
@@ -81,7 +91,7 @@ func (c *config) spareFile(expect []string, directory string) error {
 	switch {
 	case err != nil:
 		return fmt.Errorf("it cannot be told whether the file is an earlier result: %w: name another file, or remove this one", err)
-	case !isResult(head):
+	case !isResult(head) && !isShortText(head):
 		line, _, _ := bytes.Cut(head, []byte("\n"))
 		return fmt.Errorf("the file is no earlier result, but begins with %q: name another file, or remove this one", line[:min(len(line), 32)])
 	}
