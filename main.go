@@ -68,8 +68,10 @@ func (f *filter) Start(parallel bool) error {
 	// Little of what is allocated becomes garbage. But when the heap is small, a
 	// share of it is soon reached, and each collection takes the processors that
 	// serve clients.
-	debug.SetGCPercent(-1) // none for the sake of the ballast
-	ballast = make([]byte, ballastSize)
+	debug.SetGCPercent(-1)          // none for the sake of the ballast
+	if isRoomFor(4 * ballastSize) { // threads need some, too
+		ballast = make([]byte, ballastSize)
+	}
 	debug.SetGCPercent(15)
 	if C.digest_debug_profile != 0 {
 		if err := f.startProfile(); err != nil {
@@ -87,6 +89,16 @@ func (f *filter) Start(parallel bool) error {
 const ballastSize = 128 << 20
 
 var ballast []byte
+
+// isRoomFor tells whether so much address space can be had: with a limit on it,
+// Go ends the process when there is none.
+func isRoomFor(size int) bool {
+	p, err := unix.Mmap(-1, 0, size, unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_NORESERVE)
+	if err != nil {
+		return false
+	}
+	return unix.Munmap(p) == nil
+}
 
 func (f *filter) Open(export string, readonly, tls bool) (nbdkit.Conn, error) {
 	return &conn{filter: f, export: export}, nil

@@ -189,6 +189,15 @@ func TestDaemonWritesToStandardOutput(t *testing.T) {
 	}
 }
 
+// With a limit on address space the filter does without what it can spare.
+func TestFilterWorksWithLittleAddressSpace(t *testing.T) {
+	t.Parallel()
+	image, sidecar := randomImage(t, 3*mib), filepath.Join(t.TempDir(), "disk.sum")
+	run(t, "", "sh", "-c", `ulimit -s 1024; ulimit -v 1800000; exec nbdkit -r -t 2 -U - "$@" --run 'timeout 20 nbdcopy "$uri" null:'`, "sh",
+		"--filter="+filter, "file", image, "digest=sha256", "digest-file="+sidecar)
+	wantDigests(t, sidecar, image, "sha256")
+}
+
 // nobody is the user that nbdkit becomes in a test: only root can do that.
 func nobody(t *testing.T) (uid, gid int, group string) {
 	t.Helper()
