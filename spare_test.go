@@ -40,7 +40,8 @@ func TestResultsAreKnownFromTheirStart(t *testing.T) {
 		for _, r := range resultsToReplace(t, digests) {
 			for name, format := range formats {
 				content := format([]result{r})
-				for n := range min(len(content), resultStart) + 1 {
+				// Long ones differ at their start only.
+				for n := 0; n <= min(len(content), resultStart); n += 1 + n/100 {
 					if !isResult(content[:n]) {
 						t.Fatalf("%s: %q is not taken for a result", name, content[:n])
 					}

@@ -22,6 +22,8 @@ var exceptions = []exception{
 	{file: manual, start: "group  ", why: aTable},
 	{file: manual, start: "digest mismatch:",
 		by: "nbdkit -r -U - --filter=digest curl https://mirror.example.com/disk.qcow2 digest-expect=@CHECKSUM digest-name=disk.qcow2 --run 'nbdcopy $uri null:'"},
+	{file: manual, start: "its digest was not compared",
+		by: "nbdkit -r -U - --filter=digest file disk.img digest-expect=sha256:$(sha256sum disk.img | cut -d' ' -f1) digest-unread=skip --run 'nbdsh -u $uri -c \"h.pread(65536, 0)\"'"},
 	{file: manual, start: "nbdkit: error: digest: digest-expect=@SHA256SUMS: line 3",
 		by: "{ echo '# sums'; sha256sum disk.img; sha256sum disk.qcow2 | cut -c2-; } > SHA256SUMS; nbdkit --filter=digest file disk.qcow2 digest-expect=@SHA256SUMS digest-name=disk.qcow2"},
 	{file: manual, start: "signature=sane wants a disk image",
