@@ -103,7 +103,7 @@ func (im *image) readRest(next layer, c *cursor) error {
 	}
 	for waited := time.Duration(0); ok; r, ok = im.rest(c) {
 		if nbdkit.Signals() >= 2 {
-			return im.hurriedOff()
+			return im.unread(r.lo, r.hi, errInterrupted)
 		}
 		ticket, listed := im.beginRest(r.lo, r.hi, waited >= restWait || nbdkit.Stopping())
 		if !listed {
@@ -116,17 +116,8 @@ func (im *image) readRest(next layer, c *cursor) error {
 	return nil
 }
 
-// hurriedOff returns the error for a request that would read the rest, but for a second
-// signal. Without an expectation the client has what it asked for.
-func (im *image) hurriedOff() error {
-	if len(im.conf.expect) == 0 {
-		return nil
-	}
-	return errNoVerdict
-}
-
 // unread returns the error for a request that waits for the verdict when the rest
-// cannot be read. Without an expectation that is for the end.
+// cannot be read, or a second signal came. Without an expectation that is for the end.
 func (im *image) unread(lo, hi int64, err error) error {
 	switch {
 	case err == nil || len(im.conf.expect) == 0:

@@ -35,10 +35,7 @@ func TestSpecialFilesAreWrittenInPlace(t *testing.T) {
 		run(t, dir, "mkfifo", "fifo")
 		s := serveUnseen(t, "--filter="+filter, "file", path, "digest-file="+dir+"/fifo")
 		copyAll(t, s.uri())
-		s.signal(syscall.SIGTERM)
-		if status := s.cmd.ProcessState.ExitCode(); status != 1 || !strings.Contains(s.stderr(), "cannot be written") {
-			t.Errorf("exit status %d, and stderr has\n%s", status, s.stderr())
-		}
+		wantFailure(t, s, "cannot be written")
 	})
 
 	t.Run("FIFO with a reader that does not read", func(t *testing.T) {
@@ -52,10 +49,7 @@ func TestSpecialFilesAreWrittenInPlace(t *testing.T) {
 		defer reader.Close()
 		s := serveUnseen(t, "--filter="+filter, "file", path, "digest-name="+strings.Repeat("x", 100000), "digest-file="+dir+"/fifo")
 		copyAll(t, s.uri())
-		s.signal(syscall.SIGTERM)
-		if status := s.cmd.ProcessState.ExitCode(); status != 1 || !strings.Contains(s.stderr(), "its reader does not read") {
-			t.Errorf("exit status %d, and stderr has\n%s", status, s.stderr())
-		}
+		wantFailure(t, s, "its reader does not read")
 	})
 
 	t.Run("FIFO that takes a part at a time", func(t *testing.T) {
@@ -183,5 +177,14 @@ func TestSymbolicLinkIsReplaced(t *testing.T) {
 		if contents(t, dir+"/precious") != "precious" || exists(dir+"/nowhere") {
 			t.Errorf("the link to %s was followed", target)
 		}
+	}
+}
+
+// wantFailure ends a server, which must say why it ends with status 1.
+func wantFailure(t *testing.T, s *server, why string) {
+	t.Helper()
+	s.signal(syscall.SIGTERM)
+	if status := s.cmd.ProcessState.ExitCode(); status != 1 || !strings.Contains(s.stderr(), why) {
+		t.Errorf("exit status %d, and stderr has\n%s", status, s.stderr())
 	}
 }
