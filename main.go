@@ -65,14 +65,7 @@ func (f *filter) Start(parallel bool) error {
 	// Those of nbdkit count: 16 for each connection. Go's own bound, at which
 	// it ends the process, is no more than 625 clients.
 	debug.SetMaxThreads(math.MaxInt32)
-	// Little of what is allocated becomes garbage. But when the heap is small, a
-	// share of it is soon reached, and each collection takes the processors that
-	// serve clients.
-	debug.SetGCPercent(-1)          // none for the sake of the ballast
-	if isRoomFor(4 * ballastSize) { // threads need some, too
-		ballast = make([]byte, ballastSize)
-	}
-	debug.SetGCPercent(15)
+	settleCollector()
 	if C.digest_debug_profile != 0 {
 		if err := f.startProfile(); err != nil {
 			return err
@@ -82,22 +75,6 @@ func (f *filter) Start(parallel bool) error {
 	f.lookInFront()
 	f.sidecar = newSidecar(f.conf.file, f.conf.format, f.conf.stdout)
 	return f.sidecar.prepare()
-}
-
-// ballastSize is what makes 15% of the heap worth a collection: 19 MiB. It is never
-// touched, so it takes no memory.
-const ballastSize = 128 << 20
-
-var ballast []byte
-
-// isRoomFor tells whether so much address space can be had: with a limit on it,
-// Go ends the process when there is none.
-func isRoomFor(size int) bool {
-	p, err := unix.Mmap(-1, 0, size, unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_NORESERVE)
-	if err != nil {
-		return false
-	}
-	return unix.Munmap(p) == nil
 }
 
 func (f *filter) Open(export string, readonly, tls bool) (nbdkit.Conn, error) {

@@ -1,0 +1,36 @@
+package main
+
+import (
+	"runtime/debug"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// ballastSize is what makes 15% of the heap worth a collection: 19 MiB.
+const ballastSize = 128 << 20
+
+// ballast is never touched, so it takes no memory. As a slice it would be
+// cleared, and take all of it, where something had been before.
+var ballast strings.Builder
+
+// settleCollector makes collections rare while the heap is small. Little of
+// what is allocated becomes garbage. But a share of a small heap is soon
+// reached, and each collection takes the processors that serve clients.
+func settleCollector() {
+	debug.SetGCPercent(-1)          // none for the sake of the ballast
+	if isRoomFor(4 * ballastSize) { // threads need some, too
+		ballast.Grow(ballastSize)
+	}
+	debug.SetGCPercent(15)
+}
+
+// isRoomFor tells whether so much address space can be had: with a limit on it,
+// Go ends the process when there is none.
+func isRoomFor(size int) bool {
+	p, err := unix.Mmap(-1, 0, size, unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_NORESERVE)
+	if err != nil {
+		return false
+	}
+	return unix.Munmap(p) == nil
+}

@@ -1,0 +1,32 @@
+package main
+
+import (
+	"runtime"
+	"runtime/debug"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// The ballast takes no memory where other things have been before, either.
+func TestBallastIsUntouched(t *testing.T) {
+	defer debug.SetGCPercent(debug.SetGCPercent(-1))
+	runtime.KeepAlive(make([]byte, ballastSize))
+	runtime.GC()
+	before := pageFaults(t)
+	settleCollector()
+	n := pageFaults(t) - before
+	if used, limit := n*int64(unix.Getpagesize()), int64(ballastSize/2); used > limit {
+		t.Errorf("the ballast took %d bytes of memory", used)
+	}
+	ballast.Reset()
+}
+
+func pageFaults(t *testing.T) int64 {
+	t.Helper()
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		t.Fatal(err)
+	}
+	return u.Minflt
+}
