@@ -67,7 +67,7 @@ func (c *conn) inspect(im *image, next nbdkit.Next) error {
 	if im.conf.verify == before {
 		return im.verify(next, c.filter.readers())
 	}
-	if im.isDeferred() {
+	if im.deferred.Load() {
 		return nil
 	}
 	if im.verdict() != nil {
@@ -177,7 +177,7 @@ func (c *conn) verdict(next nbdkit.Next) error {
 // Flushed gives the verdict of a copy that was written: nbdcopy --flush fails if it
 // does. qemu-img flushes when it closes the image, and ignores the error.
 func (c *conn) Flushed(next nbdkit.Next) error {
-	if c.image.isDeferred() {
+	if c.image.deferred.Load() {
 		return nil // nobody has written
 	}
 	return c.image.verdictOfWriter()

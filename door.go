@@ -58,20 +58,14 @@ func (im *image) deferVerdict() {
 			return
 		}
 	}
-	im.deferred = true
+	im.deferred.Store(true)
 }
 
 // endDeferral lets what is known of the image be judged.
 func (im *image) endDeferral() {
 	im.mu.Lock()
 	defer im.mu.Unlock()
-	im.deferred = false
-}
-
-func (im *image) isDeferred() bool {
-	im.mu.Lock()
-	defer im.mu.Unlock()
-	return im.deferred
+	im.deferred.Store(false)
 }
 
 // refusal tells why no client is let in any more.

@@ -38,6 +38,7 @@ type linear struct {
 	settled func()
 
 	dropped atomic.Int64 // bytes for which there was no room
+	failed  atomic.Bool  // there is a failure
 
 	mu       mutex      // guards all below
 	data     *sync.Cond // the frontier moved, or stop was called
@@ -109,6 +110,7 @@ func (l *linear) follow(h *hasher) {
 		if v := recover(); v != nil {
 			l.mu.Lock()
 			l.failure = fmt.Errorf("internal error in hashing: %v", v)
+			l.failed.Store(true)
 			l.moved()
 			l.mu.Unlock()
 			l.settled()

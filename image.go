@@ -89,8 +89,10 @@ type image struct {
 	// there is a result.
 	touched atomic.Bool
 
-	// done is set while result is valid, for a quick look.
-	done atomic.Bool
+	// done is set while result is valid, for a quick look. So are lost when there
+	// is a failure, or the image has ended, and deferred while what is there may
+	// be about to be replaced: see door.go. They change under mu.
+	done, lost, deferred atomic.Bool
 
 	mu        mutex // guards all below
 	ops       []op
@@ -109,7 +111,6 @@ type image struct {
 	results   int // counts sums, one after the other
 	withdrawn int // of these, how many are taken back from whoever was told
 	judged    judged
-	deferred  bool // what is there may be about to be replaced: see door.go
 	ended     bool
 	failure   string
 	signature *signature // nil until a client was admitted
@@ -196,7 +197,7 @@ func (im *image) retire(c *cursor) (last bool) {
 			return false
 		}
 	}
-	im.deferred = false
+	im.deferred.Store(false)
 	return im.touched.Load()
 }
 
@@ -261,6 +262,7 @@ func (im *image) end() {
 	im.mu.Lock()
 	defer im.mu.Unlock()
 	im.ended = true
+	im.lost.Store(true)
 	if im.finished.IsZero() {
 		im.finished = time.Now()
 	}
@@ -293,7 +295,8 @@ func (im *image) touch() {
 func (im *image) clientsGone() {
 	im.mu.Lock()
 	defer im.mu.Unlock()
-	im.writers, im.deferred = 0, false
+	im.writers = 0
+	im.deferred.Store(false)
 	for c := range im.cursors {
 		c.writer = false
 	}

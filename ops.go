@@ -58,7 +58,9 @@ func (im *image) beginRead(c *cursor, lo, hi int64) uint64 {
 	im.mu.Lock()
 	defer im.mu.Unlock()
 	im.requests++
-	im.deferred = false
+	if im.deferred.Load() {
+		im.deferred.Store(false)
+	}
 	c.moveTo(lo, hi)
 	c.request = im.requests
 	return im.list(op{lo: lo, hi: hi, cursor: c, below: true, tainted: im.isWritten(lo, hi)})
@@ -150,7 +152,7 @@ func (im *image) listWrite(c *cursor, lo, hi int64) (ticket uint64, result int) 
 	if !c.writer {
 		c.writer = true
 		im.writers++
-		im.deferred = false
+		im.deferred.Store(false)
 	}
 	// Of two writes at once, either may be the last. A read changes nothing, but
 	// may see old or new bytes.

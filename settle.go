@@ -43,7 +43,7 @@ func (im *image) quiet() (began int, ok bool) {
 }
 
 func (im *image) quietLocked() bool {
-	return im.tainted == 0 && im.writes == 0 && im.writers == 0 && im.failure == "" && im.sums == nil && !im.deferred
+	return im.tainted == 0 && im.writes == 0 && im.writers == 0 && im.failure == "" && im.sums == nil && !im.deferred.Load()
 }
 
 // takeSums returns the digests, with "" for those that are not complete (any
@@ -93,6 +93,7 @@ func (im *image) fail(why string) (first bool) {
 	im.mu.Lock()
 	if first = im.failure == ""; first {
 		im.failure = why
+		im.lost.Store(true)
 	}
 	im.sums = nil
 	im.done.Store(false)

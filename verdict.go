@@ -61,7 +61,7 @@ func (im *image) verdict() error {
 			time.Sleep(othersPause)
 		}
 	}
-	if im.isHopeless() || im.isDeferred() && im.verdictOfWriter() != nil {
+	if im.isHopeless() || im.deferred.Load() && im.verdictOfWriter() != nil {
 		return errMismatch
 	}
 	return nil
@@ -139,12 +139,7 @@ func (im *image) setJudged(began int, sums []string) bool {
 // isLost tells whether there will be no digest to compare: the log has said
 // why.
 func (im *image) isLost() bool {
-	if im.linear != nil && im.linear.err() != nil {
-		return true
-	}
-	im.mu.Lock()
-	defer im.mu.Unlock()
-	return im.failure != "" || im.ended
+	return im.lost.Load() || im.linear != nil && im.linear.failed.Load()
 }
 
 // isDue tells whether an expected digest will come, or be looked at, without
@@ -153,7 +148,7 @@ func (im *image) isDue() bool {
 	due := im.countDue()
 	im.mu.Lock()
 	defer im.mu.Unlock()
-	return due > im.judgedSince(im.began) && im.writers == 0 && im.failure == "" && !im.ended && !im.deferred
+	return due > im.judgedSince(im.began) && im.writers == 0 && im.failure == "" && !im.ended && !im.deferred.Load()
 }
 
 // countDue counts the expected digests whose bytes are all known, or being hashed.
