@@ -55,22 +55,27 @@ func (v *view) findDangers(found []finding) (dangers []string) {
 		}
 	}
 	add(v.hiddenDescriptor(found))
-	add(v.brokenContainer(found))
+	add(v.brokenContainer())
 	add(v.twoThings(found))
 	return dangers
 }
 
 // brokenContainer looks for the magic of a container whose header is none
-// that we know. Some program may know it.
-func (v *view) brokenContainer(found []finding) string {
-	for _, f := range found {
-		if f.group == container {
-			return ""
+// that we know. Some program may know it, also if there is another container
+// elsewhere in the image: QEMU goes by the start, and so a footer, which any
+// image can have, must hide nothing.
+func (v *view) brokenContainer() string {
+	known := make(map[int64]bool)
+	for _, row := range kindTable {
+		if row.group == container {
+			for _, at := range v.places(row) {
+				known[at] = true
+			}
 		}
 	}
 	for _, row := range kindTable {
 		for _, m := range row.magics {
-			if row.group == container && m.bytes != "" && v.has(m.offset, m.bytes) {
+			if row.group == container && m.bytes != "" && !known[m.offset] && v.has(m.offset, m.bytes) {
 				return fmt.Sprintf("it starts as %s does, but the header is none that is known", row.name)
 			}
 		}

@@ -29,11 +29,18 @@ func FuzzUnsafe(f *testing.F) {
 	f.Add(byte(3), []byte("x\ncreateType=\"vmfs\"\n"))
 	f.Add(byte(4), xor(1536, "LABELONE"+le64(1)+"\x00\x00\x00\x00\x20\x00\x00\x00LVM2 001"))
 	f.Add(byte(4), xor(1024, "LABELONE"+le64(2)+"\x00\x00\x00\x00\x20\x00\x00\x00LVM2 001"))
+	for format := byte(5); format < 8; format++ {
+		f.Add(format, []byte{})
+		f.Add(format, xor(4, "\x01"))             // version 1
+		f.Add(format, xor(4, "\x04"))             // version 4
+		f.Add(format, []byte("\x08\x0b\x1a\x12")) // COWD
+		f.Add(format, xor(12, "\x80"))            // a capacity
+	}
 	f.Fuzz(func(t *testing.T, format byte, change []byte) {
 		var image []byte
 		var leads, clean bool
 		change = change[:min(len(change), 1600)]
-		switch format % 5 {
+		switch format % 8 {
 		case 0:
 			image = changed(craft(64<<10, patch{0, "QFI\xfb" + be32(3)}, patch{20, be32(16)}, patch{100, be32(104)}), change)
 			leads, clean = readQcow2(image)
@@ -49,6 +56,11 @@ func FuzzUnsafe(f *testing.F) {
 		case 4:
 			image = changed(craft(64<<10, patch{64, "\x7f\x10\xda\xbe"}, patch{76, le32(vdiDynamic)}), change)
 			leads = string(image[64:68]) == "\x7f\x10\xda\xbe" && readLVM(image)
+		default: // VMDK version 0, and what may hide it
+			sparse := craftVMDK(strings.Replace(vmdkDescriptorText, `SPARSE "disk.vmdk"`, `FLAT "/etc/shadow" 0`, 1))
+			other := []string{"vhd", "dmg", "vdi"}[format%8-5]
+			image = patched(changed(patched(sparse, patch{4, le32(0)}, patch{12, le64(0)}), change), otherHeaders[other]...)
+			leads = readStart(image)
 		}
 		s := identifyBytes(t, image)
 		if leads && s.unsafe() == nil {
@@ -145,6 +157,13 @@ func readVMDK(descriptor []byte) (leads bool) {
 func readBareDescriptor(image []byte) (leads bool) {
 	text, _, _ := bytes.Cut(image, []byte{0})
 	return !bytes.HasPrefix(image, []byte("KDMV")) && bytes.Contains(text, []byte("createType"))
+}
+
+// readStart tells whether QEMU takes the image for a container by its start. For
+// a VMDK without a capacity it does not look at the version before it opens the
+// extents, and for one of ESX not at all.
+func readStart(image []byte) bool {
+	return string(image[:4]) == "KDMV" || string(image[:4]) == "COWD"
 }
 
 // readLVM looks for a label in the first four sectors, as LVM does.

@@ -204,6 +204,47 @@ func TestTwoThingsAtOnce(t *testing.T) {
 	}
 }
 
+// otherHeaders make an image a container by bytes that are not at its start.
+var otherHeaders = map[string][]patch{
+	"vhd": {{-512, "conectix"}, {-452, be32(vhdFixed)}},
+	"dmg": {{-512, "koly\x00\x00\x00\x04\x00\x00\x02\x00"}},
+	"vdi": {{64, "\x7f\x10\xda\xbe"}, {76, le32(vdiFixed)}},
+}
+
+// What is a container by its end, or by what is at 64, may be opened by its
+// start all the same. See tests/unsafe_test.go.
+func TestStartOfAnotherContainer(t *testing.T) {
+	flat := strings.NewReplacer("monolithicSparse", "monolithicFlat", `SPARSE "disk.vmdk"`, `FLAT "/etc/shadow" 0`).Replace(vmdkDescriptorText)
+	vmdk := patched(craftVMDK(flat), patch{12, le64(0)})
+	for other, header := range otherHeaders {
+		for _, test := range []struct {
+			why   string
+			image []byte
+			wants string
+		}{
+			{"VMDK version 0", patched(vmdk, patch{4, le32(0)}), "no capacity"},
+			{"a whole VMDK of version 0", patched(craftVMDK(vmdkDescriptorText), patch{4, le32(0)}), "at once"},
+			{"VMDK version 4", patched(vmdk, patch{4, le32(4)}), "starts as vmdk does"},
+			{"ESX version 4", patched(vmdk, patch{0, "COWD" + le32(4)}), "starts as vmdk does"},
+			{"qcow2 version 4", patched(sample("qcow2"), patch{4, be32(4)}), "starts as qcow2 does"},
+			{"qcow2 with clusters of 256 bytes", patched(sample("qcow2"), patch{20, be32(8)}), "starts as qcow2 does"},
+			{"qcow with clusters of 256 bytes", patched(sample("qcow"), patch{32, "\x08"}), "starts as qcow2 does"},
+			{"qed", sample("qed"), "at once"},
+			{"vhdx", sample("vhdx"), "at once"},
+			{"parallels", sample("parallels"), "at once"},
+			{"an MBR", sample("mbr"), map[string]string{"vdi": "at once"}[other]},
+		} {
+			t.Run(other+" and "+test.why, func(t *testing.T) {
+				s := identifyBytes(t, patched(test.image, header...))
+				expectSignature(t, s, s.String(), test.wants)
+				if !strings.Contains(s.String(), other) {
+					t.Errorf("it is %s, and no %s", s, other)
+				}
+			})
+		}
+	}
+}
+
 // A disk in a container that starts within its first 64 KiB. What is found of
 // it is no second thing if no program takes the file itself for that.
 func TestContentAtThePlaceOfABareDisk(t *testing.T) {

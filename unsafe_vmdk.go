@@ -35,8 +35,7 @@ func vmdkHeaderAt(v *view, at int64) vmdkHeaderFields {
 
 func isVMDK(v *view, _ int64) bool {
 	if v.has(0, "KDMV") || v.has(0, "COWD") {
-		version := v.le32(4)
-		return version >= 1 && version <= 3
+		return v.le32(4) <= 3 // QEMU reads version 0 as it does 1
 	}
 	return isVMDKDescriptor(v)
 }

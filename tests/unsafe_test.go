@@ -1,6 +1,7 @@
 package tests
 
 import (
+	"encoding/binary"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -41,6 +42,78 @@ func TestHiddenDescriptorIsRefused(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// QEMU goes by the start of an image, whatever container its end, or what is at
+// 64, says that it is; and by that of a VMDK for most of its versions.
+func TestStartBeforeAFooterIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	path := func(name string) string { return filepath.Join(dir, name) }
+	secret := strings.Repeat("secret of the host", 65536/18+1)[:65536]
+	write(t, path("secret"), secret)
+	run(t, dir, "qemu-img", "create", "-q", "-f", "vmdk", "base.vmdk", "64k")
+	run(t, dir, "qemu-img", "convert", "-f", "raw", "-O", "vmdk", "secret", "base.vmdk")
+
+	le32 := func(numbers ...uint32) (s []byte) {
+		for _, n := range numbers {
+			s = binary.LittleEndian.AppendUint32(s, n)
+		}
+		return s
+	}
+	// The descriptor is at sector 1 and has 20, the capacity is 0.
+	sparse := func(version uint32) string {
+		return "KDMV" + string(le32(version, 3, 0, 0, 128, 0, 1, 0, 20, 0, 512))
+	}
+	// 128 sectors, grains of 128, one entry of the directory at sector 4.
+	esx := "COWD" + string(le32(4, 3, 128, 128, 4, 1))
+	flat := "# Disk DescriptorFile\nversion=1\nCID=1\nparentCID=ffffffff\ncreateType=\"monolithicFlat\"\nRW 128 FLAT \"" + path("secret") + "\" 0\n"
+	var id string
+	for line := range strings.Lines(contents(t, path("base.vmdk"))[512:]) {
+		if strings.HasPrefix(line, "CID=") {
+			id = line
+		}
+	}
+	child := "# Disk DescriptorFile\nversion=1\nCID=1\nparent" + id + "parentFileNameHint=\"" + path("base.vmdk") + "\"\n"
+
+	for _, start := range []struct{ name, header, descriptor string }{
+		{"version-0", sparse(0), flat}, {"version-4", sparse(4), flat}, {"esx", esx, child},
+	} {
+		for _, other := range []struct {
+			name   string
+			offset int // from the end if it is negative
+			bytes  string
+		}{
+			{"vhd", -512, "conectix" + strings.Repeat("\x00", 52) + "\x00\x00\x00\x02"},
+			{"dmg", -512, "koly\x00\x00\x00\x04\x00\x00\x02\x00"},
+			{"vdi", 64, "\x7f\x10\xda\xbe\x01\x00\x01\x00\x90\x01\x00\x00\x02"},
+		} {
+			t.Run(start.name+" and "+other.name, func(t *testing.T) {
+				t.Parallel()
+				data := make([]byte, 1*mib)
+				copy(data, start.header)
+				copy(data[512:], start.descriptor)
+				copy(data[(other.offset+len(data))%len(data):], other.bytes)
+				image := path(start.name + "." + other.name)
+				write(t, image, string(data))
+				for _, format := range []string{"", "-f vmdk"} {
+					if format == "" && other.name == "vdi" {
+						continue // which of the two it is depends on the version of QEMU
+					}
+					convert := append(append([]string{"qemu-img", "convert"}, strings.Fields(format)...), "-O", "raw")
+					run(t, "", append(convert, image, image+".raw")...)
+					if contents(t, image+".raw") != secret {
+						t.Fatal("qemu-img does not open the file that the image names: this shows nothing")
+					}
+					s := serve(t, "-r", "--filter="+filter, "file", image, "digest-file="+image+".sum")
+					o := execute(t, "", append(convert, s.uri(), image+".out")...)
+					log := s.stop()
+					if o.status == 0 || exists(image+".out") || !strings.Contains(log, "is not safe to open") {
+						t.Errorf("qemu-img %s reads a file of the host, nbdkit says\n%s", format, log)
+					}
+				}
+			})
+		}
 	}
 }
 
