@@ -109,12 +109,12 @@ func (im *image) look(next layer, readonly bool) error {
 			nbdkit.Error("%v has changed: its start is not what an earlier client read", im)
 		}
 	}
-	if !readonly && s.kinds[0].name == "blank" {
+	if im.isDestination(s, readonly) {
 		im.unlist(ticket)
 		if !im.isChanged() {
 			im.seen = &sum
 		}
-		return nil // the destination of a copy, which will change it
+		return nil // the copy will change it
 	}
 	im.endRead(next, nil, ticket, 0, prefix)
 	if im.isChanged() {
@@ -167,8 +167,8 @@ func (im *image) restUnlessVisited() {
 
 // check tells why an image must not be served.
 func (im *image) check(s signature, readonly bool) error {
-	if !readonly && s.kinds[0].name == "blank" {
-		return nil // the destination of a copy
+	if im.isDestination(s, readonly) {
+		return nil
 	}
 	if err := im.conf.signature.check(s, im.size); err != nil {
 		return fmt.Errorf("%v is refused: %w", im, err)
@@ -179,6 +179,12 @@ func (im *image) check(s signature, readonly bool) error {
 		}
 	}
 	return nil
+}
+
+// isDestination tells whether a copy may be about to be written. Nothing can be
+// written to an empty image: it is what a server has in place of one.
+func (im *image) isDestination(s signature, readonly bool) bool {
+	return !readonly && s.kinds[0].name == "blank" && im.size > 0
 }
 
 func (im *image) setSignature(s signature) {

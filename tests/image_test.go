@@ -85,7 +85,7 @@ func TestEmptyImageHasADigest(t *testing.T) {
 	dir := t.TempDir()
 	image, sidecar := filepath.Join(dir, "empty.img"), filepath.Join(dir, "disk.sum")
 	write(t, image, "")
-	s := serve(t, "--filter="+filter, "file", image, "digest=sha256,blake3", "digest-file="+sidecar)
+	s := serve(t, "--filter="+filter, "file", image, "signature=any", "digest=sha256,blake3", "digest-file="+sidecar)
 	copyAll(t, s.uri())
 	s.stop()
 	wantDigests(t, sidecar, image, "sha256", "blake3")

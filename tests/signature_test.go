@@ -77,6 +77,9 @@ func TestSignatureDecidesWhoIsServed(t *testing.T) {
 		{"text.txt", "", "text"},
 		{"empty", "", "empty"},
 		{"empty", "signature=any", ""},
+		{"empty", "signature=known", "blank"},
+		{"empty", "signature=qcow2", "blank"},
+		{"empty", "signature=blank", ""},
 		{"random", "", ""},
 		{"random", "signature=known", "unknown"},
 		{"blank", "", ""},
@@ -99,7 +102,7 @@ func TestSignatureDecidesWhoIsServed(t *testing.T) {
 				s := serve(t, append(args, strings.Fields(c.params)...)...)
 				o := execute(t, "", "nbdinfo", "--size", s.uri())
 				log := s.stop()
-				served := access == "" && (c.image == "blank" || c.image == "empty") // the destination of a copy
+				served := access == "" && c.image == "blank" // the destination of a copy
 				switch {
 				case c.refusal == "" || served:
 					if o.status != 0 {
