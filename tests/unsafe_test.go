@@ -117,6 +117,29 @@ func TestStartBeforeAFooterIsRefused(t *testing.T) {
 	}
 }
 
+// What is packed is not looked at, but by a second nbdkit or in front of what
+// unpacks it, as the manual says.
+func TestPackedImageIsLookedAtWhereItIsUnpacked(t *testing.T) {
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "secret"), strings.Repeat("x", 65536))
+	run(t, dir, "qemu-img", "create", "-q", "-f", "qcow2", "-b", "secret", "-F", "raw", "evil.qcow2")
+	run(t, dir, "xz", "evil.qcow2")
+	image := filepath.Join(dir, "evil.qcow2.xz")
+	packed := serve(t, "-r", "--filter=xz", "--filter="+filter, "file", image, "digest-file="+dir+"/packed.sum")
+	run(t, "", "nbdinfo", "--size", packed.uri())
+	for name, layers := range map[string][]string{
+		"a second nbdkit":          {"--filter=" + filter, "nbd", packed.uri()},
+		"in front of what unpacks": {"--filter=" + filter, "--filter=xz", "file", image},
+	} {
+		s := serve(t, append(append([]string{"-r"}, layers...), "digest-file="+dir+"/sum")...)
+		o := execute(t, "", "nbdinfo", "--size", s.uri())
+		if log := s.stop(); o.status == 0 || !strings.Contains(log, "backing file") {
+			t.Errorf("%s: it is served, nbdkit says\n%s", name, log)
+		}
+	}
+	packed.stop()
+}
+
 // Extents have the name of the file, which may be odd.
 func TestNamesOfVMDKs(t *testing.T) {
 	dir := t.TempDir()
