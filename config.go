@@ -74,6 +74,33 @@ const (
 	before verifyWhen = "before" // before the first client is served
 )
 
+// checkConfig is parseConfig before nbdkit serves, when the files are there that
+// the parameters name.
+func checkConfig(params []nbdkit.Param, directory string) (*config, error) {
+	c, err := parseConfig(params, directory)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.spareFile(params, directory); err != nil {
+		return nil, fmt.Errorf("digest-file=%s: %w", printable(c.file), err)
+	}
+	return c, nil
+}
+
+// resolve returns the parameters with digests in place of checksum files: one of
+// each kind, however many lines the files have.
+func (c *config) resolve(params []nbdkit.Param) (resolved []nbdkit.Param) {
+	for _, p := range params {
+		if p.Key != "digest-expect" {
+			resolved = append(resolved, p)
+		}
+	}
+	for _, e := range c.expect {
+		resolved = append(resolved, nbdkit.Param{Key: "digest-expect", Value: fmt.Sprintf("%s:%x", e.algorithm.name, e.sum)})
+	}
+	return resolved
+}
+
 // parseConfig checks the parameters of the command line. Relative paths start
 // from directory.
 func parseConfig(params []nbdkit.Param, directory string) (*config, error) {
@@ -140,9 +167,6 @@ func parseConfig(params []nbdkit.Param, directory string) (*config, error) {
 
 	if err := c.addExpectations(expect, directory); err != nil {
 		return nil, err
-	}
-	if err := c.spareFile(expect, directory); err != nil {
-		return nil, fmt.Errorf("digest-file=%s: %w", printable(c.file), err)
 	}
 	if c.verify == before && len(c.expect) == 0 {
 		return nil, errors.New("digest-verify=before needs a digest to compare with: use digest-expect=")

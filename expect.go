@@ -7,10 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"nbdkit-digest-filter/nbdkit"
 )
 
 // An expectation is a digest that the image must have.
@@ -102,9 +105,12 @@ func readChecksums(file string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("%s cannot be read: %w", printable(file), errors.Unwrap(err))
 	}
-	// A pipe would be empty when the parameters are read again behind the fork.
-	if !info.Mode().IsRegular() {
-		return "", fmt.Errorf("%s is not a regular file: give a checksum file", printable(file))
+	pipe := info.Mode().Type() == fs.ModeNamedPipe
+	if !info.Mode().IsRegular() && !pipe {
+		return "", fmt.Errorf("%s is neither a regular file nor a pipe: give a checksum file", printable(file))
+	}
+	if in, err := os.Stdin.Stat(); pipe && err == nil && os.SameFile(info, in) && nbdkit.StdinIsClient() {
+		return "", errors.New("standard input is the connection to the client: name a file")
 	}
 	f, err := os.Open(file)
 	if err != nil {

@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
-	"syscall"
 	"testing"
+
+	"nbdkit-digest-filter/nbdkit"
 )
 
 // Digests of the empty input, as the tools print them.
@@ -125,8 +127,8 @@ func TestBadExpectationSaysWhatIsWrong(t *testing.T) {
 		{"sha256:@", "the name of the checksum file is missing"},
 		{"crc32:@SUMS", `unknown digest "crc32"`},
 		{"@nowhere", dir + "/nowhere cannot be read: no such file"},
-		{"@.", "is not a regular file"},
-		{"@/dev/zero", "is not a regular file"},
+		{"@.", "is neither a regular file nor a pipe"},
+		{"@/dev/zero", "is neither a regular file nor a pipe"},
 		{"@no\nwhere", `no\nwhere" cannot be read: no such file`},
 		{"@" + strings.Repeat("x", 300), "file name too long"},
 	} {
@@ -149,14 +151,36 @@ func TestChecksumFileIsBounded(t *testing.T) {
 	}
 }
 
-// The parameters are read twice, which a pipe cannot be.
-func TestPipeIsNoChecksumFile(t *testing.T) {
-	fifo := filepath.Join(t.TempDir(), "fifo")
-	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+// What the process that serves gets is the same, wherever it is and whatever has
+// become of the files.
+func TestResolvedParametersMeanTheSame(t *testing.T) {
+	var text strings.Builder
+	for i, a := range algorithms {
+		fmt.Fprintf(&text, "%s (disk.img) = %s\n", a.tag(), strings.Repeat(fmt.Sprintf("%02x", i), a.size))
+		fmt.Fprintf(&text, "%s (other.img) = %s\n", a.tag(), strings.Repeat("ff", a.size))
+	}
+	path := checksumFile(t, "SUMS", text.String())
+	params := []nbdkit.Param{{Key: "digest-expect", Value: "sha256:@SUMS"}, {Key: "digest", Value: "md5,fsverity"}, {Key: "digest-expect", Value: "@SUMS"},
+		{Key: "digest-name", Value: "disk.img"}, {Key: "digest-expect", Value: "md5:" + strings.Repeat("00", 16)}, {Key: "digest-salt", Value: "ab"}}
+	conf, err := checkConfig(params, filepath.Dir(path))
+	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := parseExpectation("@"+fifo, "disk.img", "/"); err == nil || !strings.Contains(err.Error(), "is not a regular file") {
-		t.Errorf("the error is %v", err)
+	if len(conf.expect) != len(algorithms) || conf.expect[0].algorithm.name != "sha256" {
+		t.Fatalf("the expectations are %s", inWords(conf.expect))
+	}
+	for _, directory := range []string{filepath.Dir(path), "/"} {
+		again, err := parseConfig(conf.resolve(params), directory)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if inWords(again.expect) != inWords(conf.expect) || again.name != "disk.img" || string(again.salt) != "\xab" ||
+			!slices.EqualFunc(again.digests, conf.digests, func(a, b algorithm) bool { return a.name == b.name }) {
+			t.Errorf("the expectations are %s, and were %s", inWords(again.expect), inWords(conf.expect))
+		}
+		if err := os.RemoveAll(path); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

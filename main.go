@@ -54,6 +54,14 @@ func main() {}
 
 func version() string { return C.DIGEST_VERSION }
 
+func (f *filter) Check(params []nbdkit.Param, directory string) ([]nbdkit.Param, error) {
+	conf, err := checkConfig(params, directory)
+	if err != nil {
+		return nil, err
+	}
+	return conf.resolve(params), nil
+}
+
 func (f *filter) Configure(params []nbdkit.Param, directory string) (err error) {
 	f.directory = directory
 	f.conf, err = parseConfig(params, directory)

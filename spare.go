@@ -12,6 +12,8 @@ import (
 	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
+
+	"nbdkit-digest-filter/nbdkit"
 )
 
 // Notes on what digest-file may replace
@@ -70,7 +72,7 @@ func isTag(tag string) bool {
 }
 
 // spareFile refuses a digest-file that is no earlier result, or that is needed.
-func (c *config) spareFile(expect []string, directory string) error {
+func (c *config) spareFile(params []nbdkit.Param, directory string) error {
 	if descriptor(c.file) != -1 {
 		return nil // it is not removed
 	}
@@ -78,9 +80,12 @@ func (c *config) spareFile(expect []string, directory string) error {
 	if err != nil {
 		return nil // there is nothing to lose
 	}
-	for _, value := range expect {
-		if sums, err := os.Stat(pathOfChecksums(value, directory)); err == nil && os.SameFile(info, sums) {
-			return fmt.Errorf("this is the checksum file of digest-expect=%s, and would be replaced: name another file", printable(value))
+	for _, p := range params {
+		if p.Key != "digest-expect" {
+			continue
+		}
+		if sums, err := os.Stat(pathOfChecksums(p.Value, directory)); err == nil && os.SameFile(info, sums) {
+			return fmt.Errorf("this is the checksum file of digest-expect=%s, and would be replaced: name another file", printable(p.Value))
 		}
 	}
 	// Not what a link leads to: the link is replaced.

@@ -8,6 +8,8 @@ import "C"
 import (
 	"errors"
 	"fmt"
+	"io"
+	"os"
 	"runtime/cgo"
 	"runtime/debug"
 	"syscall"
@@ -17,32 +19,56 @@ import (
 // The functions that filter.c calls. Each recovers from a panic: a fault in
 // the filter costs one request, not the server.
 
-//export goConfigure
-func goConfigure() (r C.int) {
-	return guard("checking the parameters", nil, nil, configure)
+//export goCheck
+func goCheck(pipe C.int) (r C.int) {
+	return guard("checking the parameters", nil, nil, func() error {
+		params, directory, err := parameters()
+		if err != nil {
+			return err
+		}
+		if params, err = registered.Check(params, directory); err != nil {
+			return err
+		}
+		return handOn(params, os.NewFile(uintptr(pipe), "pipe"))
+	})
+}
+
+// handOn writes what take_params reads.
+func handOn(params []Param, pipe io.Writer) error {
+	var b []byte
+	for _, p := range params {
+		for _, s := range []string{p.Key, p.Value} {
+			b = append(append(b, s...), 0)
+		}
+	}
+	_, err := pipe.Write(b)
+	return err
 }
 
 //export goStart
 func goStart(parallel C.int) C.int {
 	return guard("start", nil, nil, func() error {
-		if err := configure(); err != nil {
+		params, directory, err := parameters()
+		if err != nil {
+			return err
+		}
+		if err := registered.Configure(params, directory); err != nil {
 			return err
 		}
 		return registered.Start(parallel != 0)
 	})
 }
 
-func configure() error {
+func parameters() (params []Param, directory string, err error) {
 	if registered == nil {
-		return errors.New("no filter is registered")
+		return nil, "", errors.New("no filter is registered")
 	}
-	var params []Param
 	if C.filter_nr_params > 0 {
 		for _, p := range unsafe.Slice(C.filter_params, C.filter_nr_params) {
 			params = append(params, Param{C.GoString(p.key), C.GoString(p.value)})
 		}
 	}
-	return registered.Configure(params, C.GoString(C.filter_directory))
+	return params, C.GoString(C.filter_directory), nil
 }
 
 //export goFinish

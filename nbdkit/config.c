@@ -1,5 +1,6 @@
 /* What runs before nbdkit forks: C alone, as Go must not run yet.  A child
- * process lets Go check the parameters.
+ * process lets Go check the parameters, and hands on those that the process
+ * that serves gets.
  */
 
 #define _GNU_SOURCE
@@ -11,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -126,6 +128,42 @@ filter_has_option (const char *option)
   return found;
 }
 
+static int
+add_param (const char *key, const char *value)
+{
+  struct filter_param *params, param;
+
+  params = realloc (filter_params,
+                    (filter_nr_params + 1) * sizeof *filter_params);
+  if (params == NULL) {
+    nbdkit_error ("realloc: %m");
+    return -1;
+  }
+  filter_params = params;
+  param.key = strdup (key);
+  param.value = strdup (value);
+  if (param.key == NULL || param.value == NULL) {
+    nbdkit_error ("strdup: %m");
+    return -1;
+  }
+  filter_params[filter_nr_params++] = param;
+  return 0;
+}
+
+static void
+free_params (void)
+{
+  size_t i;
+
+  for (i = 0; i < filter_nr_params; ++i) {
+    free ((char *) filter_params[i].key);
+    free ((char *) filter_params[i].value);
+  }
+  free (filter_params);
+  filter_params = NULL;
+  filter_nr_params = 0;
+}
+
 /* nbdkit's --dump-plugin knows nothing of filters.  It unloads all
  * layers when it is done, so what is printed here follows its fields.
  */
@@ -145,11 +183,7 @@ filter_unload (void)
     printf ("\n");
   }
 
-  for (i = 0; i < filter_nr_params; ++i) {
-    free ((char *) filter_params[i].key);
-    free ((char *) filter_params[i].value);
-  }
-  free (filter_params);
+  free_params ();
   free (filter_directory);
 }
 
@@ -157,7 +191,6 @@ int
 filter_config (nbdkit_next_config *next, nbdkit_backend *nxdata,
                const char *key, const char *value)
 {
-  struct filter_param *params, param;
   size_t i;
 
   for (i = 0; filter_about.keys[i]; ++i)
@@ -165,22 +198,7 @@ filter_config (nbdkit_next_config *next, nbdkit_backend *nxdata,
       break;
   if (filter_about.keys[i] == NULL)
     return next (nxdata, key, value);
-
-  params = realloc (filter_params,
-                    (filter_nr_params + 1) * sizeof *filter_params);
-  if (params == NULL) {
-    nbdkit_error ("realloc: %m");
-    return -1;
-  }
-  filter_params = params;
-  param.key = strdup (key);
-  param.value = strdup (value);
-  if (param.key == NULL || param.value == NULL) {
-    nbdkit_error ("strdup: %m");
-    return -1;
-  }
-  filter_params[filter_nr_params++] = param;
-  return 0;
+  return add_param (key, value);
 }
 
 /* How the child ends that has found the parameters to be right, if the filter
@@ -188,34 +206,75 @@ filter_config (nbdkit_next_config *next, nbdkit_backend *nxdata,
  */
 #define EXIT_USES_STDOUT 2
 
-/* Runs goConfigure in a child process and returns how that has ended. */
+/* Puts what the child hands on in place of the parameters: they can be more
+ * than a pipe holds, so all is read before the child is waited for.  What
+ * comes from a child that dies is of no use, but its status tells.
+ */
+static int
+take_params (int fd)
+{
+  FILE *fp = fdopen (fd, "r");
+  char *key = NULL, *value = NULL;
+  size_t key_len = 0, value_len = 0;
+  int r = 0;
+
+  if (fp == NULL) {
+    nbdkit_error ("fdopen: %m");
+    close (fd);
+    return -1;
+  }
+  free_params ();
+  while (r == 0 && getdelim (&key, &key_len, '\0', fp) != -1 &&
+         getdelim (&value, &value_len, '\0', fp) != -1)
+    r = add_param (key, value);
+  if (r == 0 && !feof (fp)) {
+    nbdkit_error ("reading the parameters: %m");
+    r = -1;
+  }
+  free (key);
+  free (value);
+  fclose (fp);
+  return r;
+}
+
+/* Runs goCheck in a child process and returns how that has ended. */
 static int
 check_parameters (int *status)
 {
   struct sigaction sa = { .sa_handler = SIG_DFL }, old;
+  int fds[2], taken;
   pid_t pid, r = -1;
 
+  if (pipe2 (fds, O_CLOEXEC) == -1) {
+    nbdkit_error ("pipe2: %m");
+    return -1;
+  }
   /* If SIGCHLD was ignored by whoever started nbdkit, it still is: then the
    * child is gone before it can be waited for.
    */
   sigaction (SIGCHLD, &sa, &old);
   pid = fork ();
   if (pid == 0) {
+    /* Whoever ends nbdkit need not know of a child that waits for a file. */
+    prctl (PR_SET_PDEATHSIG, SIGKILL);
+    close (fds[0]);
     /* _exit: what nbdkit registered with atexit is not for the child. */
-    if (filter_start_go () == -1 || goConfigure () == -1)
+    if (filter_start_go () == -1 || goCheck (fds[1]) == -1)
       _exit (EXIT_FAILURE);
     _exit (filter_uses_stdout ? EXIT_USES_STDOUT : EXIT_SUCCESS);
   }
   if (pid == -1)
     nbdkit_error ("fork: %m");
-  else {
+  close (fds[1]);
+  taken = take_params (fds[0]);
+  if (pid != -1) {
     while ((r = waitpid (pid, status, 0)) == -1 && errno == EINTR)
       ;
     if (r == -1)
       nbdkit_error ("waitpid: %m");
   }
   sigaction (SIGCHLD, &old, NULL);
-  return r == -1 ? -1 : 0;
+  return r == -1 ? -1 : taken;
 }
 
 static void

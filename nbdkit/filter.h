@@ -37,8 +37,8 @@ struct filter_param {
   const char *key, *value;
 };
 
-/* The parameters of the command line in their order, and the directory
- * that relative paths in them start from.
+/* The parameters of the command line in their order, or what the check of them
+ * has handed on, and the directory that relative paths in them start from.
  */
 extern struct filter_param *filter_params;
 extern size_t filter_nr_params;

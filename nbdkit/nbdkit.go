@@ -12,12 +12,16 @@ import (
 
 // A Filter is what a program puts between nbdkit's clients and the next
 // layer. Its methods are called by several threads at once, except
-// Configure, Start and Finish.
+// Check, Configure, Start and Finish.
 type Filter interface {
-	// Configure takes the filter's parameters. It is called twice: in a
-	// child process before nbdkit forks, so that an error reaches the
-	// user's terminal, and again in the process that serves. Relative paths
-	// start from directory.
+	// Check looks at the filter's parameters in a child process before nbdkit
+	// forks, so that an error reaches the user's terminal. It returns those
+	// that Configure gets. What is in a file must be among them: it can have
+	// gone by then, or be out of reach for the user that nbdkit becomes.
+	// Relative paths start from directory.
+	Check(params []Param, directory string) ([]Param, error)
+
+	// Configure takes the parameters in the process that serves.
 	Configure(params []Param, directory string) error
 
 	// Start is called once in the process that serves, before the first

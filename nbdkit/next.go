@@ -207,12 +207,15 @@ func Stopping() bool { return C.filter_signals != 0 }
 func Fail() { C.filter_failed = 1 }
 
 // Stdout returns a descriptor of nbdkit's standard output as it was started
-// with, or -1 if that is not for a filter to write to. Configure must call it if
+// with, or -1 if that is not for a filter to write to. Check must call it if
 // there will be something to write: else the descriptor is closed.
 func Stdout() int {
 	C.filter_uses_stdout = 1
 	return int(C.filter_stdout)
 }
+
+// StdinIsClient tells whether standard input is the connection to the client.
+func StdinIsClient() bool { return C.nbdkit_stdio_safe() == 0 }
 
 // IsBehind tells whether nbdkit's filter of that name is in front of this one.
 func IsBehind(filter string) bool {

@@ -96,11 +96,11 @@ print(len(h.pread(512, 0)))
 		})
 	}
 
-	for _, method := range []string{"Configure", "Start"} {
+	for _, method := range []string{"Check", "Configure", "Start"} {
 		t.Run("in "+method, func(t *testing.T) {
 			t.Parallel()
 			o := execute(t, "", "nbdkit", "-U", "-", "--filter="+panics, "file", image, "panic="+method, "--run", "true")
-			if method == "Configure" && o.status != 1 || !strings.Contains(o.stderr, "internal error in ") {
+			if method == "Check" && o.status != 1 || !strings.Contains(o.stderr, "internal error in ") {
 				t.Errorf("exit status %d\n%s", o.status, o.stderr)
 			}
 		})

@@ -10,6 +10,6 @@ const struct filter_about filter_about = {
   .description = "Panic when a request begins at a certain offset",
   .version = "0",
   .config_help = "panic=<METHOD>      Begin, End, Prepare, Finalize, Open, Close,\n"
-                 "                    Finish, Start, Configure or Panicked.",
+                 "                    Finish, Start, Check, Configure or Panicked.",
   .keys = keys,
 };

@@ -25,6 +25,14 @@ func (f *filter) fault(method string) {
 	}
 }
 
+func (f *filter) Check(params []nbdkit.Param, directory string) ([]nbdkit.Param, error) {
+	for _, p := range params {
+		f.method = p.Value
+	}
+	f.fault("Check")
+	return params, nil
+}
+
 func (f *filter) Configure(params []nbdkit.Param, directory string) error {
 	for _, p := range params {
 		f.method = p.Value
