@@ -8,8 +8,6 @@ import (
 	"os"
 	"regexp"
 	"strings"
-	"unicode"
-	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
@@ -21,8 +19,7 @@ import (
 // An earlier result is removed when nbdkit starts. A name that was mistyped must
 // not cost an image or another file of the user's, so only what begins as a
 // result does is removed: one of any format, or of the checksum tools. One that
-// was written in place may have been cut off anywhere. A few lines of text are
-// taken for the result of some other tool: no image is that.
+// was written in place may have been cut off anywhere, and be empty.
 
 // resultStart is how much of a file is looked at. A name may be longer.
 const resultStart = 4 << 10 // bytes
@@ -58,13 +55,6 @@ func isResult(head []byte) bool {
 	return !whole && cutLine.MatchString(line)
 }
 
-// isShortText tells whether a file that begins so is a text and goes on no further.
-func isShortText(head []byte) bool {
-	return len(head) < resultStart && utf8.Valid(head) && !bytes.ContainsFunc(head, func(r rune) bool {
-		return unicode.IsControl(r) && !unicode.IsSpace(r)
-	})
-}
-
 // isTag tells whether a tag is that of a digest.
 func isTag(tag string) bool {
 	_, err := parseAlgorithm(strings.ReplaceAll(tag, "-", "/"))
@@ -96,7 +86,7 @@ func (c *config) spareFile(params []nbdkit.Param, directory string) error {
 	switch {
 	case err != nil:
 		return fmt.Errorf("it cannot be told whether the file is an earlier result: %w: name another file, or remove this one", err)
-	case !isResult(head) && !isShortText(head):
+	case !isResult(head):
 		line, _, _ := bytes.Cut(head, []byte("\n"))
 		return fmt.Errorf("the file is no earlier result, but begins with %q: name another file, or remove this one", line[:min(len(line), 32)])
 	}

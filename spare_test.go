@@ -78,6 +78,7 @@ func TestDigestFileIsNotAFileOfTheUser(t *testing.T) {
 		"disk.img": append([]byte("\xeb\x3c\x90"), make([]byte, 300<<10)...),
 		"book":     []byte(strings.Repeat("it was the best of times\n", 200)),
 		"notes":    []byte("what is to be done\n"),
+		"sums":     []byte(ubuntuSums),
 		"binary":   []byte("\x7fELF\x02\x01\x01"),
 		"empty":    nil,
 		"large":    formatText(someResults("a")),
@@ -96,7 +97,7 @@ func TestDigestFileIsNotAFileOfTheUser(t *testing.T) {
 	}
 	for file, want := range map[string]string{
 		"disk.img": `no earlier result, but begins with "\xeb<\x90`, "book": `begins with "it was the best of times": name another file, or remove this one`,
-		"binary": `begins with "\x7fELF`, "notes": "", "empty": "", "large": "", "json": "", "half": "", "link": "", "new": "",
+		"binary": `begins with "\x7fELF`, "notes": `begins with "what is to be done": name`, "sums": "", "empty": "", "large": "", "json": "", "half": "", "link": "", "new": "",
 	} {
 		_, err := checkConfig([]nbdkit.Param{{Key: "digest-file", Value: file}}, dir)
 		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
