@@ -76,12 +76,12 @@ const (
 
 // checkConfig is parseConfig before nbdkit serves, when the files are there that
 // the parameters name.
-func checkConfig(params []nbdkit.Param, directory string) (*config, error) {
+func checkConfig(params, others []nbdkit.Param, directory string) (*config, error) {
 	c, err := parseConfig(params, directory)
 	if err != nil {
 		return nil, err
 	}
-	if err := c.spareFile(params, directory); err != nil {
+	if err := c.spareFile(params, others, directory); err != nil {
 		return nil, fmt.Errorf("digest-file=%s: %w", printable(c.file), err)
 	}
 	return c, nil

@@ -70,7 +70,7 @@ func TestDigestFileIsNotAFileThatIsNeeded(t *testing.T) {
 			{{Key: "digest-expect", Value: c.expect}, {Key: "digest-file", Value: c.file}},
 			{{Key: "digest-file", Value: c.file}, {Key: "digest-expect", Value: c.expect}},
 		} {
-			_, err := checkConfig(params, dir)
+			_, err := checkConfig(params, nil, dir)
 			if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
 				t.Errorf("digest-expect=%s digest-file=%s: the error is %v, want %q in it", c.expect, c.file, err, c.want)
 			}

@@ -162,7 +162,7 @@ func TestResolvedParametersMeanTheSame(t *testing.T) {
 	path := checksumFile(t, "SUMS", text.String())
 	params := []nbdkit.Param{{Key: "digest-expect", Value: "sha256:@SUMS"}, {Key: "digest", Value: "md5,fsverity"}, {Key: "digest-expect", Value: "@SUMS"},
 		{Key: "digest-name", Value: "disk.img"}, {Key: "digest-expect", Value: "md5:" + strings.Repeat("00", 16)}, {Key: "digest-salt", Value: "ab"}}
-	conf, err := checkConfig(params, filepath.Dir(path))
+	conf, err := checkConfig(params, nil, filepath.Dir(path))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -54,8 +54,8 @@ func main() {}
 
 func version() string { return C.DIGEST_VERSION }
 
-func (f *filter) Check(params []nbdkit.Param, directory string) ([]nbdkit.Param, error) {
-	conf, err := checkConfig(params, directory)
+func (f *filter) Check(params, others []nbdkit.Param, directory string) ([]nbdkit.Param, error) {
+	conf, err := checkConfig(params, others, directory)
 	if err != nil {
 		return nil, err
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"regexp"
 	"strings"
@@ -19,7 +20,9 @@ import (
 // An earlier result is removed when nbdkit starts. A name that was mistyped must
 // not cost an image or another file of the user's, so only what begins as a
 // result does is removed: one of any format, or of the checksum tools. One that
-// was written in place may have been cut off anywhere, and be empty.
+// was written in place may have been cut off anywhere, and be empty. What a
+// parameter of a layer below names is never removed: it may be the image, and an
+// image may look like anything.
 
 // resultStart is how much of a file is looked at. A name may be longer.
 const resultStart = 4 << 10 // bytes
@@ -62,7 +65,7 @@ func isTag(tag string) bool {
 }
 
 // spareFile refuses a digest-file that is no earlier result, or that is needed.
-func (c *config) spareFile(params []nbdkit.Param, directory string) error {
+func (c *config) spareFile(params, others []nbdkit.Param, directory string) error {
 	if descriptor(c.file) != -1 {
 		return nil // it is not removed
 	}
@@ -71,11 +74,13 @@ func (c *config) spareFile(params []nbdkit.Param, directory string) error {
 		return nil // there is nothing to lose
 	}
 	for _, p := range params {
-		if p.Key != "digest-expect" {
-			continue
-		}
-		if sums, err := os.Stat(pathOfChecksums(p.Value, directory)); err == nil && os.SameFile(info, sums) {
+		if p.Key == "digest-expect" && isAt(info, pathOfChecksums(p.Value, directory)) {
 			return fmt.Errorf("this is the checksum file of digest-expect=%s, and would be replaced: name another file", printable(p.Value))
+		}
+	}
+	for _, p := range others {
+		if hasContent(info) && isAt(info, absolute(p.Value, directory)) {
+			return fmt.Errorf("this is the file of %s=%s, and would be replaced: name another file", p.Key, printable(p.Value))
 		}
 	}
 	// Not what a link leads to: the link is replaced.
@@ -91,6 +96,17 @@ func (c *config) spareFile(params []nbdkit.Param, directory string) error {
 		return fmt.Errorf("the file is no earlier result, but begins with %q: name another file, or remove this one", line[:min(len(line), 32)])
 	}
 	return nil
+}
+
+// hasContent tells what can be an image from a pipe or /dev/null, which lose nothing.
+func hasContent(info fs.FileInfo) bool {
+	return info.Mode().IsRegular() || info.Mode().Type() == fs.ModeDevice
+}
+
+// isAt tells whether a path leads to a file.
+func isAt(info fs.FileInfo, path string) bool {
+	other, err := os.Stat(path)
+	return err == nil && os.SameFile(info, other)
 }
 
 // startOf reads the beginning of a regular file.

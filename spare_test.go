@@ -99,7 +99,7 @@ func TestDigestFileIsNotAFileOfTheUser(t *testing.T) {
 		"disk.img": `no earlier result, but begins with "\xeb<\x90`, "book": `begins with "it was the best of times": name another file, or remove this one`,
 		"binary": `begins with "\x7fELF`, "notes": `begins with "what is to be done": name`, "sums": "", "empty": "", "large": "", "json": "", "half": "", "link": "", "new": "",
 	} {
-		_, err := checkConfig([]nbdkit.Param{{Key: "digest-file", Value: file}}, dir)
+		_, err := checkConfig([]nbdkit.Param{{Key: "digest-file", Value: file}}, nil, dir)
 		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
 			t.Errorf("digest-file=%s: the error is %v, want %q in it", file, err, want)
 		}

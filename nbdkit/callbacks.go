@@ -22,11 +22,11 @@ import (
 //export goCheck
 func goCheck(pipe C.int) (r C.int) {
 	return guard("checking the parameters", nil, nil, func() error {
-		params, directory, err := parameters()
-		if err != nil {
-			return err
+		if registered == nil {
+			return errors.New("no filter is registered")
 		}
-		if params, err = registered.Check(params, directory); err != nil {
+		params, err := registered.Check(parameters(C.filter_params), parameters(C.filter_others), C.GoString(C.filter_directory))
+		if err != nil {
 			return err
 		}
 		return handOn(params, os.NewFile(uintptr(pipe), "pipe"))
@@ -48,27 +48,18 @@ func handOn(params []Param, pipe io.Writer) error {
 //export goStart
 func goStart(parallel C.int) C.int {
 	return guard("start", nil, nil, func() error {
-		params, directory, err := parameters()
-		if err != nil {
-			return err
-		}
-		if err := registered.Configure(params, directory); err != nil {
+		if err := registered.Configure(parameters(C.filter_params), C.GoString(C.filter_directory)); err != nil {
 			return err
 		}
 		return registered.Start(parallel != 0)
 	})
 }
 
-func parameters() (params []Param, directory string, err error) {
-	if registered == nil {
-		return nil, "", errors.New("no filter is registered")
+func parameters(list C.struct_filter_params) (params []Param) {
+	for _, p := range unsafe.Slice(list.list, list.nr) {
+		params = append(params, Param{C.GoString(p.key), C.GoString(p.value)})
 	}
-	if C.filter_nr_params > 0 {
-		for _, p := range unsafe.Slice(C.filter_params, C.filter_nr_params) {
-			params = append(params, Param{C.GoString(p.key), C.GoString(p.value)})
-		}
-	}
-	return params, C.GoString(C.filter_directory), nil
+	return params
 }
 
 //export goFinish

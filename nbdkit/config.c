@@ -19,8 +19,7 @@
 #include "config.h"
 #include "_cgo_export.h"
 
-struct filter_param *filter_params;
-size_t filter_nr_params;
+struct filter_params filter_params, filter_others;
 char *filter_directory;
 int filter_stdout = -1;
 int filter_uses_stdout;
@@ -129,39 +128,38 @@ filter_has_option (const char *option)
 }
 
 static int
-add_param (const char *key, const char *value)
+add_param (struct filter_params *params, const char *key, const char *value)
 {
-  struct filter_param *params, param;
+  struct filter_param *list, param;
 
-  params = realloc (filter_params,
-                    (filter_nr_params + 1) * sizeof *filter_params);
-  if (params == NULL) {
+  list = realloc (params->list, (params->nr + 1) * sizeof *list);
+  if (list == NULL) {
     nbdkit_error ("realloc: %m");
     return -1;
   }
-  filter_params = params;
+  params->list = list;
   param.key = strdup (key);
   param.value = strdup (value);
   if (param.key == NULL || param.value == NULL) {
     nbdkit_error ("strdup: %m");
     return -1;
   }
-  filter_params[filter_nr_params++] = param;
+  list[params->nr++] = param;
   return 0;
 }
 
 static void
-free_params (void)
+free_params (struct filter_params *params)
 {
   size_t i;
 
-  for (i = 0; i < filter_nr_params; ++i) {
-    free ((char *) filter_params[i].key);
-    free ((char *) filter_params[i].value);
+  for (i = 0; i < params->nr; ++i) {
+    free ((char *) params->list[i].key);
+    free ((char *) params->list[i].value);
   }
-  free (filter_params);
-  filter_params = NULL;
-  filter_nr_params = 0;
+  free (params->list);
+  params->list = NULL;
+  params->nr = 0;
 }
 
 /* nbdkit's --dump-plugin knows nothing of filters.  It unloads all
@@ -183,7 +181,8 @@ filter_unload (void)
     printf ("\n");
   }
 
-  free_params ();
+  free_params (&filter_params);
+  free_params (&filter_others);
   free (filter_directory);
 }
 
@@ -196,9 +195,11 @@ filter_config (nbdkit_next_config *next, nbdkit_backend *nxdata,
   for (i = 0; filter_about.keys[i]; ++i)
     if (strcmp (key, filter_about.keys[i]) == 0)
       break;
-  if (filter_about.keys[i] == NULL)
-    return next (nxdata, key, value);
-  return add_param (key, value);
+  if (filter_about.keys[i])
+    return add_param (&filter_params, key, value);
+  if (add_param (&filter_others, key, value) == -1)
+    return -1;
+  return next (nxdata, key, value);
 }
 
 /* How the child ends that has found the parameters to be right, if the filter
@@ -223,10 +224,10 @@ take_params (int fd)
     close (fd);
     return -1;
   }
-  free_params ();
+  free_params (&filter_params);
   while (r == 0 && getdelim (&key, &key_len, '\0', fp) != -1 &&
          getdelim (&value, &value_len, '\0', fp) != -1)
-    r = add_param (key, value);
+    r = add_param (&filter_params, key, value);
   if (r == 0 && !feof (fp)) {
     nbdkit_error ("reading the parameters: %m");
     r = -1;

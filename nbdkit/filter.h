@@ -33,16 +33,21 @@ struct filter_about {
 };
 extern const struct filter_about filter_about;
 
-struct filter_param {
-  const char *key, *value;
+struct filter_params {
+  struct filter_param {
+    const char *key, *value;
+  } *list;
+  size_t nr;
 };
 
 /* The parameters of the command line in their order, or what the check of them
  * has handed on, and the directory that relative paths in them start from.
  */
-extern struct filter_param *filter_params;
-extern size_t filter_nr_params;
+extern struct filter_params filter_params;
 extern char *filter_directory;
+
+/* Those that are for the layers below. */
+extern struct filter_params filter_others;
 
 /* What a client asks for. */
 enum filter_op {

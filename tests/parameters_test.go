@@ -93,7 +93,7 @@ func TestFileThatIsNoResultIsNotReplaced(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, file := range []string{image, hard} {
-		o := execute(t, t.TempDir(), "nbdkit", "-U", "-", "-r", "--filter="+filter, "file", image, "digest-file="+file, "--run", "touch served")
+		o := execute(t, t.TempDir(), "nbdkit", "-U", "-", "-r", "--filter="+filter, "null", "1M", "digest-file="+file, "--run", "touch served")
 		if o.status != 1 || !strings.Contains(o.stderr, "digest-file="+file+": the file is no earlier result") || strings.Count(o.stderr, "\n") != 1 {
 			t.Errorf("exit status %d\n%s", o.status, o.stderr)
 		}
@@ -101,6 +101,27 @@ func TestFileThatIsNoResultIsNotReplaced(t *testing.T) {
 			t.Fatal("the image has gone")
 		}
 	}
+	// Not even if the image looks like a result.
+	dir := t.TempDir()
+	write(t, dir+"/sums", stale)
+	for _, err := range []error{os.Link(dir+"/sums", dir+"/hard"), os.Symlink("sums", dir+"/link")} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, names := range [][2]string{{"sums", "sums"}, {"file=sums", dir + "/sums"}, {"./sums", "hard"}, {"link", "sums"}, {"sums", "link"}, {"link", "link"}} {
+		o := execute(t, dir, "nbdkit", "-U", "-", "-r", "--filter="+filter, "--filter=offset", "file", names[0], "signature=any", "digest-file="+names[1], "--run", "touch served")
+		if o.status != 1 || !strings.Contains(o.stderr, ": this is the file of file=") || exists(dir+"/served") {
+			t.Errorf("%v: exit status %d\n%s", names, o.status, o.stderr)
+		}
+		for _, name := range []string{"sums", "hard", "link"} {
+			if !exists(dir+"/"+name) || contents(t, dir+"/"+name) != stale {
+				t.Fatalf("%v: %s has gone", names, name)
+			}
+		}
+	}
+	run(t, dir, "nbdkit", "-U", "-", "-r", "--filter="+filter, "--filter=log", "null", "1M", "signature=any", "digest-file=/dev/null", "logfile=/dev/null",
+		"--run", "nbdcopy $uri null:")
 	for _, format := range []string{"text", "gnu", "json"} {
 		file := filepath.Join(t.TempDir(), "sum")
 		for range 2 {

@@ -25,7 +25,7 @@ func (f *filter) fault(method string) {
 	}
 }
 
-func (f *filter) Check(params []nbdkit.Param, directory string) ([]nbdkit.Param, error) {
+func (f *filter) Check(params, others []nbdkit.Param, directory string) ([]nbdkit.Param, error) {
 	for _, p := range params {
 		f.method = p.Value
 	}
