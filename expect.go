@@ -76,7 +76,7 @@ func checkHex(s string) error {
 	switch {
 	case odd == "":
 		return nil
-	case strings.Trim(odd, "=") == "", strings.ContainsAny(s, "+/"):
+	case strings.HasSuffix(odd, "="), strings.ContainsAny(s, "+/"):
 		return errors.New("the digest seems to be in base64: write it in hexadecimal")
 	}
 	return fmt.Errorf("%q in the digest is not a hexadecimal digit", []rune(odd)[0])
