@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -91,6 +92,15 @@ func (s *server) stop() string {
 		s.t.Errorf("nbdkit: exit status %d\n%s", status, s.stderr())
 	}
 	return s.stderr()
+}
+
+// wantFailure ends the server, which must say once why it ends with status 1.
+func wantFailure(t *testing.T, s *server, why string) {
+	t.Helper()
+	s.signal(terminate)
+	if status, log := s.cmd.ProcessState.ExitCode(), s.stderr(); status != 1 || strings.Count(log, why) != 1 {
+		t.Errorf("exit status %d, and stderr has\n%s", status, log)
+	}
 }
 
 // signal sends a signal that ends the server.

@@ -179,12 +179,3 @@ func TestSymbolicLinkIsReplaced(t *testing.T) {
 		}
 	}
 }
-
-// wantFailure ends a server, which must say why it ends with status 1.
-func wantFailure(t *testing.T, s *server, why string) {
-	t.Helper()
-	s.signal(syscall.SIGTERM)
-	if status := s.cmd.ProcessState.ExitCode(); status != 1 || !strings.Contains(s.stderr(), why) {
-		t.Errorf("exit status %d, and stderr has\n%s", status, s.stderr())
-	}
-}
