@@ -35,11 +35,13 @@ func (e *extents) add(lo, hi int64) {
 		}
 		end := *e.ends.val(q)
 		e.total -= min(end, hi) - e.ends.key(q)
-		e.ends.remove(q)
 		if end > hi {
 			*e.ends.val(p) = end
+			e.ends.remove(q)
 			return
 		}
+		e.ends.remove(q)
+		p, _ = e.ends.floor(lo)
 	}
 }
 

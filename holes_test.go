@@ -20,8 +20,7 @@ func TestHolesAreBounded(t *testing.T) {
 				}
 			})
 		}
-		// Twice as much for lists that are half empty.
-		if kept := heap() - before; kept > 2*(mib+size>>15) {
+		if kept := heap() - before; kept > mib+size>>15 {
 			t.Errorf("%s: %d bytes are kept of %d holes", digest, kept, size/hole)
 		}
 		im.end()

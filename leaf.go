@@ -153,9 +153,7 @@ func (t *tree) takeLocked(lo, hi int64, needed bool) *claim {
 }
 
 // isFull tells whether the nodes take all the memory that they may.
-func (t *tree) isFull() bool {
-	return t.nodes.memory()+24*int64(t.taken.ends.count) > t.limit
-}
+func (t *tree) isFull() bool { return t.nodes.memory()+t.taken.ends.memory() > t.limit }
 
 // touches tells whether leaves are beside others, so that they add no
 // fragment.

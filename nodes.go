@@ -221,8 +221,7 @@ func (t *nodes) begins(leaf int64) bool {
 
 // memory returns about how many bytes the store takes.
 func (t *nodes) memory() int64 {
-	const perRun, perExtent = 48, 24
-	return int64(t.bytes + perRun*t.runs.count + perExtent*(t.holes.ends.count+t.zero.ends.count))
+	return int64(t.bytes) + t.runs.memory() + t.holes.ends.memory() + t.zero.ends.memory()
 }
 
 // forget removes what covers any of the leaves [lo, hi), and tells lost about

@@ -1,10 +1,21 @@
 package main
 
-import "slices"
+import (
+	"slices"
+	"unsafe"
+)
 
-// blockLen bounds how much an insertion moves; two levels of that size hold
-// a million entries with both moves below 128 KiB.
-const blockLen = 128
+const (
+	// blockLen bounds how much an insertion moves; two levels of that size hold
+	// a million entries with both moves below 128 KiB.
+	blockLen = 128
+	// Two neighbours that have at most joinedLen entries become one block: it has
+	// room for others, so that the next ones do not cut it again.
+	joinedLen = blockLen * 3 / 4
+	// joinStep is how often a block that shrinks looks at its neighbours, which
+	// are seldom in the cache. So any two have more than joinedLen - 2*joinStep.
+	joinStep = 8
+)
 
 // ordered is a map with int64 keys in ascending order: a slice of blocks of
 // sorted keys. Unlike a map of the language it finds neighbours, and unlike
@@ -109,12 +120,7 @@ func (o *ordered[V]) insertAfter(p place, ok bool, key int64, v V) place {
 	case ok:
 		p.i++
 	case len(o.blocks) == 0:
-		b := o.spare
-		o.spare = nil
-		if b == nil {
-			b = new(block[V])
-		}
-		o.blocks = append(o.blocks, b)
+		o.blocks = append(o.blocks, o.newBlock())
 		o.firsts = append(o.firsts, key)
 	}
 	b := o.blocks[p.block]
@@ -125,10 +131,9 @@ func (o *ordered[V]) insertAfter(p place, ok bool, key int64, v V) place {
 		if p.i == blockLen {
 			cut = blockLen - 1
 		}
-		right := &block[V]{
-			keys: append(make([]int64, 0, blockLen), b.keys[cut:]...),
-			vals: append(make([]V, 0, blockLen), b.vals[cut:]...),
-		}
+		right := o.newBlock()
+		right.keys = append(slices.Grow(right.keys, blockLen), b.keys[cut:]...)
+		right.vals = append(slices.Grow(right.vals, blockLen), b.vals[cut:]...)
 		clear(b.vals[cut:])
 		b.keys, b.vals = b.keys[:cut], b.vals[:cut]
 		o.blocks = slices.Insert(o.blocks, p.block+1, right)
@@ -145,18 +150,66 @@ func (o *ordered[V]) insertAfter(p place, ok bool, key int64, v V) place {
 	return p
 }
 
+// newBlock returns a block without entries.
+func (o *ordered[V]) newBlock() *block[V] {
+	b := o.spare
+	o.spare = nil
+	if b == nil {
+		b = new(block[V])
+	}
+	return b
+}
+
 func (o *ordered[V]) remove(p place) {
 	o.count--
 	b := o.blocks[p.block]
 	b.keys = slices.Delete(b.keys, p.i, p.i+1)
 	b.vals = slices.Delete(b.vals, p.i, p.i+1)
 	if len(b.keys) == 0 {
-		o.blocks = slices.Delete(o.blocks, p.block, p.block+1)
-		o.firsts = slices.Delete(o.firsts, p.block, p.block+1)
-		o.spare = b
+		o.removeBlock(p.block)
 		return
 	}
 	o.firsts[p.block] = b.keys[0]
+	if len(b.keys) <= joinedLen && len(b.keys)%joinStep == 0 {
+		o.join(p.block)
+		o.join(p.block - 1)
+	}
+}
+
+// join moves the entries of the block behind the one at i to that one, if both
+// have few.
+func (o *ordered[V]) join(i int) {
+	if i < 0 || i+1 >= len(o.blocks) {
+		return
+	}
+	b, next := o.blocks[i], o.blocks[i+1]
+	if len(b.keys)+len(next.keys) > joinedLen {
+		return
+	}
+	b.keys = append(b.keys, next.keys...)
+	b.vals = append(b.vals, next.vals...)
+	clear(next.vals)
+	next.keys, next.vals = next.keys[:0], next.vals[:0]
+	o.removeBlock(i + 1)
+}
+
+// removeBlock removes a block without entries.
+func (o *ordered[V]) removeBlock(i int) {
+	o.spare = o.blocks[i]
+	o.blocks = slices.Delete(o.blocks, i, i+1)
+	o.firsts = slices.Delete(o.firsts, i, i+1)
+}
+
+// memory returns about how many bytes the map takes: those of whole blocks, but
+// for the only one, which grows with its entries.
+func (o *ordered[V]) memory() int64 {
+	var v V
+	entry := int64(unsafe.Sizeof(v) + unsafe.Sizeof(int64(0)))
+	if len(o.blocks) <= 1 {
+		return entry * int64(o.count)
+	}
+	const perBlock = 16 // of the lists of blocks
+	return entry*blockLen*int64(len(o.blocks)) + perBlock*int64(cap(o.blocks))
 }
 
 func (o *ordered[V]) clear() {

@@ -259,7 +259,7 @@ func TestNodesStayWithinTheirMemory(t *testing.T) {
 			tr.add(r.Int64N(size/4096)*4096, block, false)
 		}
 		tr.mu.Lock()
-		used := tr.nodes.memory() + 24*int64(tr.taken.ends.count)
+		used := tr.nodes.memory() + tr.taken.ends.memory()
 		tr.mu.Unlock()
 		if used > limit+limit/8 {
 			t.Errorf("%s: the nodes take %d bytes, want at most %d", name, used, limit)

@@ -145,8 +145,7 @@ func (l *linear) zero(lo, hi int64, needed bool) {
 
 // isFull tells whether the lists take all the memory that they may.
 func (l *linear) isFull() bool {
-	const perExtent = 24
-	return perExtent*int64(l.taken.ends.count+l.ready.ends.count+l.zeros.ends.count) > l.listLimit
+	return l.taken.ends.memory()+l.ready.ends.memory()+l.zeros.ends.memory() > l.listLimit
 }
 
 // advance moves the frontier over what is ready.
