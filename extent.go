@@ -100,6 +100,10 @@ func (e *extents) covers(lo, hi int64) bool {
 	return lo == hi
 }
 
+// touches tells whether [lo, hi) is beside a range of the set, so that it would not be
+// one of its own.
+func (e *extents) touches(lo, hi int64) bool { return e.covers(lo-1, lo) || e.covers(hi, hi+1) }
+
 // within returns the parts of [lo, hi) that are in the set, in order. The
 // set must not change meanwhile.
 func (e *extents) within(lo, hi int64) iter.Seq2[int64, int64] {

@@ -31,7 +31,7 @@ type linear struct {
 	memory  *budget
 	hashers []*hasher
 
-	listLimit int64 // bytes of the lists below above which no hole is kept
+	listLimit int64 // bytes of the lists below above which no piece by itself is kept
 
 	// settled is called, without locks, when all bytes are hashed, and when a
 	// digest failed.

@@ -158,7 +158,7 @@ func (t *tree) isFull() bool { return t.nodes.memory()+t.taken.ends.memory() > t
 // touches tells whether leaves are beside others, so that they add no
 // fragment.
 func (t *tree) touches(lo, hi int64) bool {
-	return lo == 0 || t.taken.covers(lo-1, lo) || hi < t.nodes.n && t.taken.covers(hi, hi+1)
+	return lo == 0 || t.taken.touches(lo, hi)
 }
 
 // count notes how much is known, for those who ask without the lock.

@@ -35,7 +35,8 @@ func (t *tree) addPart(offset int64, p []byte, needed bool) {
 // takePart claims the first bytes within [from, to) of a leaf that are not
 // there. While they are being copied, the leaf is not whole, and its buffer
 // stays. It returns nil if no bytes are wanted, or if there is no memory for
-// the leaf and they are not needed: then they stay unknown.
+// the leaf, or for one more piece of it, and they are not needed: then they stay
+// unknown.
 func (t *tree) takePart(index, from, to int64, needed bool) (part *partial, a, b int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -46,12 +47,15 @@ func (t *tree) takePart(index, from, to int64, needed bool) (part *partial, a, b
 		}
 	}
 	a, b = part.have.missing(from, to)
-	if a == b {
+	if a == b || !needed && part.have.ends.count >= t.maxPieces() && !part.have.touches(a, b) {
 		return nil, 0, 0
 	}
 	part.have.add(a, b)
 	return part, a, b
 }
+
+// maxPieces bounds the list of what there is of a leaf: to a few percent of its size.
+func (t *tree) maxPieces() int { return 8 + int(t.spec.leafSize>>10) }
 
 func (t *tree) newPart(index int64, needed bool) (part *partial) {
 	if t.taken.covers(index, index+1) {
@@ -128,7 +132,7 @@ func (t *tree) dropParts(lo, hi int64) {
 }
 
 // forgetParts takes the bytes [lo, hi) out of partial leaves. A part whose
-// bytes are being copied is given up as a whole.
+// bytes are being copied is given up as a whole, and so is one of too many pieces.
 func (t *tree) forgetParts(lo, hi int64) {
 	leaf := t.spec.leafSize
 	first, end := lo/leaf, (hi-1)/leaf+1
@@ -140,7 +144,7 @@ func (t *tree) forgetParts(lo, hi int64) {
 		from, to := max(lo-index*leaf, 0), min(hi-index*leaf, int64(len(part.buf)))
 		part.have.remove(from, to)
 		part.done = part.have.total
-		if part.done > 0 {
+		if part.done > 0 && part.have.ends.count <= t.maxPieces() {
 			if index == first {
 				first++
 			} else {

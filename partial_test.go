@@ -53,3 +53,34 @@ func TestReadsOfAnImageThatHasEnded(t *testing.T) {
 		}
 	}
 }
+
+// However small the pieces that are read, or forgotten, of a leaf, what lists them takes
+// little beside its bytes.
+func TestPiecesOfALeafAreBounded(t *testing.T) {
+	for _, name := range []string{"blkhash/sha256/1m", "merkle/blake3/64k", "dmverity/sha256/512"} {
+		spec := treeOf(t, name)
+		leaf := spec.leafSize
+		data := randomBytes(rand.New(rand.NewPCG(1, 61)), leaf)
+		tr := newTree(spec, 64*leaf, roomy(), mib)
+		for at := int64(1); at < leaf; at += 2 {
+			tr.add(leaf+at, data[at:at+1], false)
+		}
+		tr.add(2*leaf, data[:leaf-1], false)
+		for at := int64(1); at < leaf; at += 2 {
+			tr.forget(2*leaf+at, 2*leaf+at+1)
+		}
+		for index, part := range tr.parts {
+			if lists := part.have.ends.memory(); lists > 256+leaf/16 {
+				t.Errorf("%s: the pieces of leaf %d take %d bytes, beside the %d of the leaf", name, index, lists, leaf)
+			}
+		}
+		if tr.parts[1].have.total == 0 {
+			t.Errorf("%s: nothing is kept", name)
+		}
+		tr.add(leaf, data, false)
+		tr.add(2*leaf, data, true)
+		if known := tr.known(); known != 2*leaf {
+			t.Errorf("%s: %d bytes are known, want %d", name, known, 2*leaf)
+		}
+	}
+}

@@ -42,6 +42,9 @@ func (l *linear) take(lo, hi int64) (*copying, int64, bool) {
 	if lo == hi || l.failure != nil {
 		return nil, hi, true
 	}
+	if !l.isRoomInLists(lo, hi) {
+		return nil, lo, false
+	}
 	var c *copying
 	if n := len(l.spareCopies); n > 0 {
 		c = l.spareCopies[n-1]
@@ -133,7 +136,7 @@ func (l *linear) zero(lo, hi int64, needed bool) {
 	defer l.mu.Unlock()
 	for lo < hi {
 		a, b := l.taken.missing(lo, hi)
-		if needed || !l.isFull() || a == l.frontier || a > 0 && l.taken.covers(a-1, a) {
+		if needed || !l.isFull() || a == l.frontier || l.zeros.touches(a, b) {
 			l.taken.add(a, b)
 			l.ready.add(a, b)
 			l.zeros.add(a, b)
@@ -141,6 +144,12 @@ func (l *linear) zero(lo, hi int64, needed bool) {
 		lo = b
 	}
 	l.advance()
+}
+
+// isRoomInLists tells whether bytes that are not taken may be: pieces that are beside
+// none take memory, however small they are.
+func (l *linear) isRoomInLists(lo, hi int64) bool {
+	return !l.isFull() || lo == l.frontier || l.taken.touches(lo, hi)
 }
 
 // isFull tells whether the lists take all the memory that they may.
@@ -169,6 +178,9 @@ func (l *linear) forget(lo, hi int64) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.isFull() {
+		hi, _ = l.taken.missing(hi, l.size) // rather than make two pieces of one
+	}
 	if slices.ContainsFunc(l.hashers, func(h *hasher) bool { return lo < h.pos+h.busy }) {
 		lo, hi = l.restart(lo, hi)
 	}
@@ -252,17 +264,17 @@ func (l *linear) known() (ready, dropped int64) {
 	return l.ready.total, min(l.dropped.Load(), l.size-l.ready.total)
 }
 
-// A waiter is a thread that waits for room for need bytes at offset.
+// A waiter is a thread that waits for room for need bytes at offset, of those before end.
 type waiter struct {
-	offset, need int64
-	room         event
+	offset, end, need int64
+	room              event
 }
 
 // waitForRoom returns true when there may be room for bytes at offset, and
 // false after the timeout. A thread for which it returned true calls passOn
 // when it has made use of the room.
 func (l *linear) waitForRoom(offset, need int64, timeout time.Duration) bool {
-	w := l.enqueue(offset, min(need, copyPages*pageSize))
+	w := l.enqueue(offset, need)
 	if w == nil {
 		return true
 	}
@@ -280,7 +292,7 @@ func (l *linear) waitForRoom(offset, need int64, timeout time.Duration) bool {
 func (l *linear) enqueue(offset, need int64) *waiter {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.failure != nil || l.isRoomFor(offset-offset%pageSize) {
+	if l.failure != nil || l.isRoomFor(offset-offset%pageSize) && l.isRoomInLists(l.taken.missing(offset, offset+need)) {
 		return nil
 	}
 	w := new(waiter)
@@ -288,7 +300,7 @@ func (l *linear) enqueue(offset, need int64) *waiter {
 		w = l.spareWaiters[n-1]
 		l.spareWaiters = l.spareWaiters[:n-1]
 	}
-	w.offset, w.need = offset, need
+	w.offset, w.end, w.need = offset, offset+need, min(need, copyPages*pageSize)
 	w.room.reset()
 	i, _ := slices.BinarySearchFunc(l.waiters, offset, func(w *waiter, offset int64) int {
 		return cmp.Compare(w.offset, offset)
@@ -327,7 +339,8 @@ func (l *linear) wakeFirst(reserve int64) bool {
 		return false
 	}
 	w := l.waiters[0]
-	if l.failure == nil && !l.isRoom(w.offset-w.offset%pageSize, max(w.need, reserve)) {
+	if l.failure == nil && !(l.isRoom(w.offset-w.offset%pageSize, max(w.need, reserve)) &&
+		l.isRoomInLists(l.taken.missing(w.offset, w.end))) {
 		return false
 	}
 	l.waiters = slices.Delete(l.waiters, 0, 1)

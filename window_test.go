@@ -1,8 +1,10 @@
 package main
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"hash"
+	"math/rand/v2"
 	"runtime"
 	"testing"
 	"time"
@@ -111,4 +113,88 @@ func TestPagesThatStayKeepNoOthers(t *testing.T) {
 	}
 	runtime.KeepAlive(data)
 	runtime.KeepAlive(l)
+}
+
+// listMemory returns what the lists of a window take.
+func (l *linear) listMemory() int64 {
+	return l.taken.ends.memory() + l.ready.ends.memory() + l.zeros.ends.memory()
+}
+
+// However small the pieces that are read, or forgotten, the lists of the window stay
+// within their memory. What is forgotten with them is read again.
+func TestListsOfTheWindowAreBounded(t *testing.T) {
+	const size, limit, slack = 16 * pageSize, 16 << 10, 8 << 10
+	data := randomBytes(rand.New(rand.NewPCG(1, 60)), size)
+	fill := func(l *linear, step int64) {
+		for lo := pageSize / 2; lo < size; lo += int(step) {
+			l.offer(int64(lo), data[lo:min(size, int64(lo)+step)])
+		}
+	}
+	for name, scatter := range map[string]func(l *linear, at int64){
+		"reads":           func(l *linear, at int64) { l.offer(at, data[at:at+1]) },
+		"trims of data":   func(l *linear, at int64) { l.forget(at, at+1) },
+		"trims of zeros":  func(l *linear, at int64) { l.forget(at, at+1) },
+		"zeros in data":   func(l *linear, at int64) { l.zero(at, at+1, false) },
+		"data and zeros":  func(l *linear, at int64) { l.zero(at, at+1, false); l.offer(at+1, data[at+1:at+2]) },
+		"zeros and reads": func(l *linear, at int64) { l.offer(at, data[at:at+1]); l.zero(at+1, at+2, false) },
+	} {
+		sum := sha256.New()
+		l := newLinear(size, &budget{limit: 2 * size}, limit, []hash.Hash{sum}, func() {})
+		switch name {
+		case "trims of data":
+			fill(l, pageSize)
+		case "trims of zeros":
+			l.zero(pageSize/2, size, false)
+		case "zeros in data":
+			for at := int64(pageSize); at < size; at += 2 {
+				l.offer(at-1, data[at-1:at])
+			}
+		}
+		for at := int64(pageSize); at < size-2; at += 2 {
+			scatter(l, at)
+		}
+		if lists := l.listMemory(); lists > limit+slack || lists < limit/2 {
+			t.Errorf("%s: the lists take %d bytes, want at most %d, and many", name, lists, limit)
+		}
+		l.forget(0, size)
+		for lo := int64(0); lo < size; lo += pageSize {
+			l.offer(lo, data[lo:lo+pageSize])
+		}
+		l.drain(never)
+		if want := sha256.Sum256(data); !l.complete() || !bytes.Equal(l.sums()[0], want[:]) {
+			t.Errorf("%s: %x, want %x", name, l.sums(), want)
+		}
+		l.stop()
+	}
+}
+
+// When the lists are full, what is beside other bytes or at the frontier is taken all
+// the same, and all else waits.
+func TestWindowWithFullLists(t *testing.T) {
+	const size = 16 * pageSize
+	l := newLinear(size, &budget{limit: 2 * size}, 4<<10, []hash.Hash{sha256.New()}, func() {})
+	defer l.stop()
+	data := make([]byte, size)
+	at := int64(pageSize)
+	for l.offer(at, data[:1]) == 1 {
+		at += 2
+	}
+	for _, c := range []struct {
+		lo, hi int64
+		taken  bool
+	}{{at, at + 1, false}, {at + 100, at + 200, false}, {at - 1, at + 1, true}, {pageSize - 5, pageSize, true}, {0, 10, true}} {
+		if n := l.offer(c.lo, data[c.lo:c.hi]); n > 0 != c.taken {
+			t.Errorf("of [%d, %d), %d bytes are taken, behind %d", c.lo, c.hi, n, at)
+		}
+	}
+	if l.waitForRoom(at+100, 1, time.Millisecond) {
+		t.Error("there is said to be room where there is none")
+	}
+	woken := background(t, func() {
+		for !l.waitForRoom(at+100, 1, 5*time.Second) {
+			t.Error("nobody says that there is room again")
+		}
+	})
+	l.offer(0, data[:at])
+	woken()
 }
