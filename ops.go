@@ -183,11 +183,14 @@ func (im *image) taint(lo, hi int64) (result int) {
 }
 
 // overwritten makes [lo, hi) unknown: a client may have changed it through another
-// export.
+// export. As long as that takes, it is listed as a write: nobody may find complete
+// what is about to be forgotten.
 func (im *image) overwritten(lo, hi int64) {
 	im.mu.Lock()
 	result := im.taint(lo, hi)
+	ticket := im.list(op{lo: lo, hi: hi, writing: true})
 	im.mu.Unlock()
+	defer im.unlist(ticket)
 	if hi = min(hi, im.size); lo < hi {
 		for _, k := range im.known {
 			k.forget(lo, hi)
