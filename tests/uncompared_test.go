@@ -68,6 +68,36 @@ func TestExpectedDigestThatIsNotCompared(t *testing.T) {
 	})
 }
 
+// What a client has read of an image is all that its copy needs, however little that
+// is. If another image is in its place then, the first one was not compared.
+func TestSizeThatChangesBeforeTheDigestIsCompared(t *testing.T) {
+	const size = 24 * mib
+	for _, c := range []struct {
+		name, before string
+		status       int
+	}{
+		{"a client has read", "h.pread(65536, 0)", 1},
+		{"a client has connected only", "h.get_size()", 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			image, old := randomImage(t, size), randomImage(t, size+mib)
+			expect := "digest-expect=sha256:" + sumOf(t, "sha256", image)
+			s := serveUnseen(t, "-r", "--filter="+filter, "file", old, expect)
+			nbdsh(t, s.uri(), c.before)
+			write(t, old, contents(t, image))
+			copyAll(t, s.uri())
+			s.signal(terminate)
+			if status := s.cmd.ProcessState.ExitCode(); status != c.status {
+				t.Errorf("nbdkit ends with status %d", status)
+			}
+			if log := s.stderr(); strings.Count(log, "digest was not compared with the expected one: ") != c.status {
+				t.Errorf("nbdkit says\n%s", log)
+			}
+		})
+	}
+}
+
 // What the source does not let the filter read, or only at a second time.
 func TestExpectationAndASourceThatFailsTheFilter(t *testing.T) {
 	const size, gap = 24 * mib, 8 * mib
