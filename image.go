@@ -311,9 +311,10 @@ const (
 
 // isProbed tells whether clients have looked at the image, but not begun to
 // copy it. That is no reason to read all of it, nor is what they were told of
-// holes, as nbdinfo --map is. What nobody needs to read is another matter.
+// holes, as nbdinfo --map is. What nobody needs to read is another matter. To write
+// is no look: a copy into a blank disk writes its data only.
 func (im *image) isProbed() bool {
-	if im.size <= probeSize || im.clientRead.Load()+im.clientWritten.Load() > probeMax {
+	if im.size <= probeSize || im.clientWritten.Load() > 0 || im.clientRead.Load() > probeMax {
 		return false
 	}
 	lo, hi := im.firstUnknown(0)

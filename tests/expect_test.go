@@ -232,3 +232,39 @@ func TestWrittenCopyIsCompared(t *testing.T) {
 		}
 	}
 }
+
+// A copy into a blank disk need not write much of it: it is as complete as any other,
+// and compared.
+func TestCopyThatWritesLittleIsCompared(t *testing.T) {
+	const size = 50 * mib
+	image := randomImage(t, mib)
+	if err := os.Truncate(image, size); err != nil {
+		t.Fatal(err)
+	}
+	for name, client := range map[string][]string{
+		"nbdcopy":  {"nbdcopy", "--destination-is-zero", "--flush"},
+		"qemu-img": {"qemu-img", "convert", "-n", "--target-is-zero", "-f", "raw", "-O", "raw"},
+	} {
+		for _, right := range []bool{true, false} {
+			t.Run(fmt.Sprint(name, " ", right), func(t *testing.T) {
+				t.Parallel()
+				dir := t.TempDir()
+				write(t, dir+"/target", "")
+				if err := os.Truncate(dir+"/target", size); err != nil {
+					t.Fatal(err)
+				}
+				s := serve(t, "--filter="+filter, "file", dir+"/target", "digest-expect=sha256:"+expected(t, "sha256", image, right),
+					"digest-file="+dir+"/sum.json")
+				run(t, "", append(client, image, s.uri())...)
+				s.signal(terminate)
+				if status := s.cmd.ProcessState.ExitCode(); (status == 0) != right {
+					t.Errorf("nbdkit ends with status %d\n%s", status, s.stderr())
+				}
+				want := map[bool]string{true: "complete", false: "mismatch"}[right]
+				if got := contents(t, dir+"/sum.json"); !strings.Contains(got, `"state": "`+want+`"`) {
+					t.Errorf("the result is %s", got)
+				}
+			})
+		}
+	}
+}
