@@ -68,9 +68,9 @@ func (t *tree) addHole(lo, hi int64, needed bool) {
 		if a < b && (needed || !t.isFull() || t.touches(a, b)) {
 			t.taken.add(a, b)
 			t.nodes.addHole(a, b)
-			t.dropParts(a, b)
 			t.hasHoles.Store(true)
 			t.count()
+			t.dropParts(a, b)
 		}
 		lo = b
 	}

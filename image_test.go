@@ -105,6 +105,7 @@ func randomBytes(r *rand.Rand, n int64) []byte {
 // expectDigests ends an image and compares its digests with those of bytes.
 func expectDigests(t *testing.T, im *image, m *memoryLayer) {
 	t.Helper()
+	wantPartBytes(t, im)
 	pass := endPass{im: im, next: m, interrupted: func() bool { return false }}
 	im.drain(pass.interrupted)
 	if !im.finishedOrFailed() {
@@ -125,6 +126,7 @@ func expectDigests(t *testing.T, im *image, m *memoryLayer) {
 		}
 	}
 	im.dropSpare()
+	wantPartBytes(t, im)
 	if used := im.memory.used.Load(); used != 0 {
 		t.Fatalf("%d bytes are still buffered", used)
 	}

@@ -58,6 +58,10 @@ type tree struct {
 	ready    atomic.Int64 // bytes that are known, in whole leaves
 	covered  atomic.Int64 // the same with those that are being hashed
 
+	// partBytes are those in parts. They are given up after they are covered, so that
+	// who has no lock never takes for left what is not.
+	partBytes atomic.Int64
+
 	stages stages
 
 	spareClaims []*claim
@@ -148,8 +152,9 @@ func (t *tree) takeLocked(lo, hi int64, needed bool) *claim {
 		return nil
 	}
 	t.taken.add(lo, hi)
+	c := t.newClaim(lo, hi)
 	t.dropParts(lo, hi)
-	return t.newClaim(lo, hi)
+	return c
 }
 
 // isFull tells whether the nodes take all the memory that they may.

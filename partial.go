@@ -51,6 +51,7 @@ func (t *tree) takePart(index, from, to int64, needed bool) (part *partial, a, b
 		return nil, 0, 0
 	}
 	part.have.add(a, b)
+	t.partBytes.Add(b - a)
 	return part, a, b
 }
 
@@ -95,7 +96,9 @@ func (t *tree) partDone(part *partial, n int64, needed bool) (c *claim, whole bo
 		return nil, false
 	}
 	delete(t.parts, part.index)
-	return t.takeLocked(part.index, part.index+1, needed), true
+	c = t.takeLocked(part.index, part.index+1, needed)
+	t.partBytes.Add(-part.done) // once they are covered
+	return c, true
 }
 
 // sparePart gives the buffer of a whole leaf back.
@@ -143,6 +146,7 @@ func (t *tree) forgetParts(lo, hi int64) {
 		}
 		from, to := max(lo-index*leaf, 0), min(hi-index*leaf, int64(len(part.buf)))
 		part.have.remove(from, to)
+		t.partBytes.Add(part.have.total - part.done)
 		part.done = part.have.total
 		if part.done > 0 && part.have.ends.count <= t.maxPieces() {
 			if index == first {
@@ -161,6 +165,7 @@ func (t *tree) dropPart(index int64) {
 		return
 	}
 	delete(t.parts, index)
+	t.partBytes.Add(-part.have.total)
 	t.memory.give(t.spec.leafSize)
 	if part.isBusy() {
 		part.void = true // the last thread that copies to it recycles it

@@ -84,3 +84,38 @@ func TestPiecesOfALeafAreBounded(t *testing.T) {
 		}
 	}
 }
+
+// wantPartBytes compares what is counted of partial leaves with what there is, when no
+// request is in flight.
+func wantPartBytes(t *testing.T, im *image) {
+	t.Helper()
+	for _, tr := range im.trees {
+		bytes := int64(0)
+		for _, part := range tr.parts {
+			bytes += part.have.total
+		}
+		if counted := tr.partBytes.Load(); counted != bytes {
+			t.Errorf("%d bytes are counted in partial leaves that have %d", counted, bytes)
+		}
+	}
+}
+
+// Reads and writes of blocks as large as they can be, so that most are there in part.
+func TestPartBytesAreCounted(t *testing.T) {
+	for seed := range uint64(20) {
+		im, c := newTestImage(t, 4*mib+5, "digest", "blkhash/sha256/1m,merkle/sha256/64k", "digest-memory", "8M")
+		r := rand.New(rand.NewPCG(seed, 5))
+		for range 60 {
+			lo := r.Int64N(im.size)
+			hi := min(im.size, lo+1+r.Int64N(300000))
+			switch r.IntN(3) {
+			case 0:
+				c.write(c.layer.bytes[lo:hi], lo, r.IntN(2) == 0)
+			default:
+				c.read(lo, hi)
+			}
+			wantPartBytes(t, im)
+		}
+		im.end()
+	}
+}

@@ -35,8 +35,6 @@ const (
 
 	// copySlack is about what threads copy to the window at a time.
 	copySlack = 8 << 20
-	// partSlack is how many leaves of the rest may be there in part.
-	partSlack = 64
 )
 
 // restLimit is how many bytes may be the rest of an image.
@@ -78,9 +76,11 @@ func (im *image) isRestDue() bool {
 	return due
 }
 
-// isNearEnd tells whether at most limit bytes, or little more, are left.
+// isNearEnd tells whether at most limit bytes are left, or may be. What moves on
+// meanwhile is read first where it comes from: so it may count twice, but is not missed.
 func (t *tree) isNearEnd(limit int64) bool {
-	return t.size-t.covered.Load()-t.stages.bytes.Load() <= limit+partSlack*t.spec.leafSize
+	parts, staged := t.partBytes.Load(), t.stages.bytes.Load()
+	return t.size-t.covered.Load()-staged-parts <= limit
 }
 
 func (l *linear) isNearEnd(limit int64) bool {

@@ -314,3 +314,25 @@ func TestRestThatComesBesideAReadOfTheStart(t *testing.T) {
 		im.end()
 	}
 }
+
+// A client leaves the end of each block out, so that there are many of which a part is
+// there: what is unread is little all the same.
+func TestRestOfManyBlocks(t *testing.T) {
+	const size, block, gap = 16 * mib, 64 << 10, 4 << 10
+	logError = func(string, ...any) {}
+	for _, digest := range []string{"sha256", "blkhash", "merkle/sha256/1m"} {
+		im, c := newTestImage(t, size, "digest", digest)
+		a, _ := parseAlgorithm(digest)
+		im.conf.expect = []expectation{{a, make([]byte, a.size)}}
+		im.conf.unread = early
+		for lo := int64(0); lo < size; lo += block {
+			c.read(lo, lo+block-gap)
+		}
+		var err error
+		background(t, func() { err = im.verdict() })()
+		if err == nil {
+			t.Errorf("%s: no verdict with %d bytes unread", digest, size-im.clientRead.Load()-im.filterRead.Load())
+		}
+		im.end()
+	}
+}

@@ -191,7 +191,7 @@ func (im *image) passedGap() (lo, hi int64, ok bool) {
 	for _, t := range im.trees {
 		if a, b := t.unknown(0, im.size); a < lo {
 			lo, hi = a, b
-			behind = t.known() - a
+			behind = t.known() + t.partBytes.Load() - a
 		}
 	}
 	if im.linear != nil {
