@@ -9,7 +9,7 @@ import (
 // A map tells of any number of holes: those that find no room are unknown, and
 // the digest is right when they are read.
 func TestHolesAreBounded(t *testing.T) {
-	const size, hole = 16 << 30, 16 << 10
+	const size, hole = 4 << 30, 16 << 10
 	for _, digest := range []string{"blake3", "sha256", "blkhash", "sha256,fsverity/sha256/4k"} {
 		before := heap()
 		im := newImage("", size, testConfig(t, "digest", digest, "digest-memory", "1M"), func() {})
