@@ -209,6 +209,18 @@ func TestContentAtThePlaceOfABareDiskInRealImages(t *testing.T) {
 	}
 }
 
+// A container that gives its own part a length of at least 64 KiB.
+func TestContentBehindTheHeaderInRealImages(t *testing.T) {
+	needTools(t)
+	for _, format := range []string{"parallels -o cluster_size=64k", "vmdk"} {
+		t.Run(format, func(t *testing.T) {
+			t.Parallel()
+			img := makeImage(t, "truncate -s 128M r; mkfs.btrfs -q r; qemu-img convert -f raw r img -O "+format)
+			expectSignature(t, identifyFile(t, img), strings.Fields(format)[0]+", btrfs", "")
+		})
+	}
+}
+
 // The attack of OpenStack's test_bad_iso_qcow2: the first 32 KiB of an ISO
 // are free for a qcow2 header.
 func TestISOThatIsQcow2(t *testing.T) {

@@ -89,9 +89,21 @@ func (v *view) twoThings(found []finding) string {
 
 // isContent tells whether other may be content of c that happens to lie where
 // it would in a bare disk, and be valid there. Almost all magics are within
-// the first 64 KiB, which most containers need for themselves. A VMDK of a
-// btrfs is the exception: its first grain can be stored at 64 KiB.
+// the first 64 KiB, which most containers need for themselves. A btrfs is the
+// exception: the first grain of a VMDK, or cluster of Parallels, can be stored
+// at 64 KiB. (A qcow2 does not say where its data begin.)
 func (v *view) isContent(c, other finding) bool {
-	overhead := int64(min(v.le64(64), 1<<32)) * sectorSize
-	return c.name == "vmdk" && v.has(0, "KDMV") && overhead >= 64<<10 && other.offset >= overhead
+	overhead := v.overhead(c)
+	return overhead >= 64<<10 && other.offset >= overhead
+}
+
+// overhead returns what a container says that it needs at its start, or 0.
+func (v *view) overhead(c finding) int64 {
+	switch {
+	case c.name == "vmdk" && v.has(0, "KDMV"):
+		return int64(min(v.le64(64), 1<<32)) * sectorSize
+	case c.name == "parallels":
+		return int64(v.le32(48)) * sectorSize
+	}
+	return 0
 }

@@ -179,6 +179,7 @@ func TestDangersOfVHDX(t *testing.T) {
 func TestTwoThingsAtOnce(t *testing.T) {
 	qcow2 := craft(128<<10, patch{0, "QFI\xfb" + be32(2)}, patch{20, be32(16)})
 	btrfs := patch{65600, "_BHRfS_M"}
+	parallels := craft(128<<10, patch{0, "WithouFreSpacExt"})
 	for _, test := range []struct {
 		why          string
 		image        []byte
@@ -196,6 +197,10 @@ func TestTwoThingsAtOnce(t *testing.T) {
 		{"VMDK and btrfs in its first grain", patched(craftVMDK(vmdkDescriptorText), patch{64, le64(128)}, btrfs), "vmdk, btrfs", ""},
 		{"VMDK and btrfs in its tables", patched(craftVMDK(vmdkDescriptorText), patch{64, le64(256)}, btrfs), "vmdk, btrfs", "at once"},
 		{"VMDK that claims an ISO as a grain", patched(craftVMDK(vmdkDescriptorText), patch{64, le64(64)}, primary), "vmdk, iso9660", "at once"},
+		{"parallels and btrfs in its first cluster", patched(parallels, patch{48, le32(128)}, btrfs), "parallels, btrfs", ""},
+		{"parallels and btrfs in its tables", patched(parallels, patch{48, le32(256)}, btrfs), "parallels, btrfs", "at once"},
+		{"parallels and btrfs, and nothing says where data begin", patched(parallels, btrfs), "parallels, btrfs", "at once"},
+		{"parallels that claims an ISO as a cluster", patched(parallels, patch{48, le32(64)}, primary), "parallels, iso9660", "at once"},
 		{"ISO and MBR, which are no containers", craft(64<<10, primary, linux, signed), "iso9660, mbr", ""},
 	} {
 		t.Run(test.why, func(t *testing.T) {
