@@ -24,6 +24,7 @@ import (
 
 const (
 	gzipMagic = "\x1f\x8b\x08"
+	utf8BOM   = "\xef\xbb\xbf"
 
 	textSize   = 4096     // bytes at the start that must be text
 	packedSize = 64 << 10 // bytes of a gzip stream that are looked at
@@ -46,9 +47,10 @@ func textKindOf(start []byte, more bool) (kind, bool) {
 		return markup(s), true
 	}
 	// Latin-1, Shift-JIS and others: every byte may be a character, so that
-	// only what starts like a page counts.
-	if eightBit := string(start); !hasControls(eightBit) {
-		if k := markup(eightBit); k == htmlKind || k == xmlKind {
+	// only what starts like a page counts. A server may put a BOM of UTF-8 in
+	// front of any of them.
+	if eightBit := strings.TrimPrefix(string(start), utf8BOM); !hasControls(eightBit) {
+		if k := markup(eightBit); k != textKind {
 			return k, true
 		}
 	}
@@ -124,7 +126,7 @@ func decodeText(p []byte, more bool) (string, bool) {
 	case looksUTF16(p, 0):
 		s = decodeUTF16(p, binary.BigEndian, more)
 	default:
-		s = string(bytes.TrimPrefix(p, []byte("\xef\xbb\xbf")))
+		s = string(bytes.TrimPrefix(p, []byte(utf8BOM)))
 		if more {
 			s = trimPartialRune(s)
 		}
