@@ -38,6 +38,30 @@ func (l *linear) removePage(at place) {
 	}
 }
 
+// removeEmpty removes the pages of [lo, hi) that hold nothing any more.
+func (l *linear) removeEmpty(lo, hi int64) {
+	for at := lo - lo%pageSize; ; at += pageSize {
+		p, ok := l.pages.from(at)
+		if !ok || l.pages.key(p) >= hi {
+			return
+		}
+		if at = l.pages.key(p); (*l.pages.val(p)).users == 0 && l.isEmpty(at) {
+			l.removePage(p)
+		}
+	}
+}
+
+// isEmpty tells whether the page that begins at start holds no bytes but zeros, which
+// need none.
+func (l *linear) isEmpty(start int64) bool {
+	for lo, hi := range l.taken.within(start, start+pageSize) {
+		if !l.zeros.covers(lo, hi) {
+			return false
+		}
+	}
+	return true
+}
+
 // release ends the use of a page by one thread.
 func (l *linear) release(p *page) {
 	p.users--

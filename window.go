@@ -124,6 +124,10 @@ func (l *linear) copied(c *copying) {
 	for _, page := range c.pages {
 		l.release(page)
 	}
+	if c.void {
+		l.removeEmpty(c.lo, c.hi)
+		l.moved()
+	}
 	i := slices.Index(l.copies, c)
 	l.copies = slices.Delete(l.copies, i, i+1)
 	l.spareCopies = append(l.spareCopies, c)
@@ -195,6 +199,7 @@ func (l *linear) forget(lo, hi int64) {
 			l.taken.add(c.lo, c.hi)
 		}
 	}
+	l.removeEmpty(lo, hi)
 	l.advance()
 	l.moved()
 }

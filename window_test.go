@@ -198,3 +198,45 @@ func TestWindowWithFullLists(t *testing.T) {
 	l.offer(0, data[:at])
 	woken()
 }
+
+// Pages that hold nothing do not stay: nobody might ever fill them.
+func TestPagesOfForgottenBytesAreGone(t *testing.T) {
+	const size = 16 * pageSize
+	data := randomBytes(rand.New(rand.NewPCG(1, 62)), size)
+	for name, c := range map[string]struct {
+		forget func(l *linear)
+		pages  int64
+	}{
+		"all":           {func(l *linear) { l.forget(0, size) }, 0},
+		"two and a bit": {func(l *linear) { l.forget(5*pageSize-1, 7*pageSize+1) }, 11},
+		"bit by bit":    {func(l *linear) { l.forget(5*pageSize, 6*pageSize-1); l.forget(6*pageSize-1, 6*pageSize) }, 12},
+		"all but zeros": {func(l *linear) {
+			l.forget(4*pageSize, 6*pageSize)
+			l.offer(4*pageSize, data[:1])
+			l.zero(4*pageSize, 5*pageSize, false)
+			l.forget(4*pageSize, 4*pageSize+1)
+		}, 11},
+		"while it is copied": {func(l *linear) {
+			l.forget(3*pageSize, 6*pageSize)
+			c, _, _ := l.take(3*pageSize+5, 5*pageSize)
+			l.forget(4*pageSize, 4*pageSize+1)
+			l.copied(c)
+		}, 10},
+	} {
+		sum := sha256.New()
+		l := newLinear(size, &budget{limit: 2 * size}, mib, []hash.Hash{sum}, func() {})
+		l.offer(3*pageSize, data[3*pageSize:])
+		c.forget(l)
+		l.dropSpare()
+		if used := l.memory.used.Load(); used != c.pages*pageSize || int64(l.pages.count) != c.pages {
+			t.Errorf("%s: %d pages and %d bytes are in use, want %d pages", name, l.pages.count, used, c.pages)
+		}
+		l.forget(4*pageSize, 5*pageSize) // where there were zeros
+		l.offer(0, data)
+		l.drain(never)
+		if want := sha256.Sum256(data); !l.complete() || !bytes.Equal(l.sums()[0], want[:]) {
+			t.Errorf("%s: %x, want %x", name, l.sums(), want)
+		}
+		l.stop()
+	}
+}
