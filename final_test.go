@@ -246,7 +246,8 @@ func TestPassEndsWhenTheSizeChanges(t *testing.T) {
 // Who waits for the digest of an image that has gone does not wait any longer.
 func TestNewImageHasATurnOfItsOwn(t *testing.T) {
 	logError = func(string, ...any) {}
-	f := &filter{conf: testConfig(t), images: make(map[string]*image)}
+	f := newFilter()
+	f.conf = testConfig(t)
 	im, err := f.image("", mib)
 	if err != nil {
 		t.Fatal(err)

@@ -71,7 +71,8 @@ type image struct {
 
 	pace pace // of what is known, for queries
 
-	users int // guarded by the filter's lock: connections, and queries at work
+	users  int // guarded by the filter's lock: connections, and queries at work
+	opened int // likewise: how many users there have been
 
 	// refused is set when a digest is not the expected one.
 	refused atomic.Bool

@@ -41,13 +41,18 @@ type filter struct {
 	directory string // in which nbdkit was started
 	queries   queries
 
-	several atomic.Bool // there has been more than one image
+	several atomic.Bool // knowing are more than one
 
-	mu     sync.Mutex // guards images
-	images map[string]*image
+	mu      sync.Mutex // guards all below
+	images  map[string]*image
+	knowing map[*image]bool // that may know something: see twins.go
 }
 
-func init() { nbdkit.Register(&filter{images: make(map[string]*image)}) }
+func init() { nbdkit.Register(newFilter()) }
+
+func newFilter() *filter {
+	return &filter{images: make(map[string]*image), knowing: make(map[*image]bool)}
+}
 
 // main is not called in a shared object.
 func main() {}
@@ -123,7 +128,7 @@ func (f *filter) findImage(export string, size int64) (im, gone *image, err erro
 	defer f.mu.Unlock()
 	old := f.images[export]
 	if old != nil && old.size == size {
-		old.users++
+		f.use(old)
 		return old, nil, nil
 	}
 	if old == nil && len(f.images) >= maxImages {
@@ -131,42 +136,11 @@ func (f *filter) findImage(export string, size int64) (im, gone *image, err erro
 	}
 	im = newImage(export, size, f.conf, f.publish)
 	f.images[export] = im
-	im.users++
-	if old != nil || len(f.images) > 1 {
-		f.several.Store(true)
+	f.use(im)
+	if old != nil && old.users == 0 {
+		f.knows(old, false) // nobody will ask
 	}
 	return im, old, nil
-}
-
-// overwritten tells the images that may be the same disk under another name, or
-// before it was resized, that a client begins or ends a change of [lo, hi). The
-// default export may be any of them.
-func (f *filter) overwritten(im *image, lo, hi int64) {
-	if !f.several.Load() {
-		return
-	}
-	for _, other := range f.twins(im) {
-		other.overwritten(lo, hi)
-	}
-}
-
-func (f *filter) twins(im *image) (twins []*image) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if im.export != "" {
-		for _, name := range []string{"", im.export} {
-			if other := f.images[name]; other != nil && other != im {
-				twins = append(twins, other)
-			}
-		}
-		return twins
-	}
-	for _, other := range f.images {
-		if other != im {
-			twins = append(twins, other)
-		}
-	}
-	return twins
 }
 
 // release ends the use of an image. One of which nobody has read anything is
@@ -175,10 +149,17 @@ func (f *filter) release(im *image) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	im.users--
-	if im.users == 0 && !im.touched.Load() && len(f.images) > idleImages && f.images[im.export] == im {
+	if im.users > 0 {
+		return
+	}
+	if f.images[im.export] == im {
+		if im.touched.Load() || len(f.images) <= idleImages {
+			return
+		}
 		im.end()
 		delete(f.images, im.export)
 	}
+	f.knows(im, false)
 }
 
 // touched returns the images that clients have used, by name.
@@ -242,6 +223,10 @@ func (f *filter) Finish(next nbdkit.Backend) {
 
 // finishLast opens the layer below to complete an image after its last client.
 func (f *filter) finishLast(backend nbdkit.Backend, im *image) {
+	f.mu.Lock()
+	f.use(im)
+	f.mu.Unlock()
+	defer f.release(im)
 	im.clientsGone()
 	im.drain(isHurried)
 	if !f.wantsMore(im) {

@@ -141,6 +141,10 @@ func (im *image) withdraw(result int) {
 		return
 	}
 	im.changed()
+	im.noteWithdrawn(result)
+}
+
+func (im *image) noteWithdrawn(result int) {
 	im.mu.Lock()
 	defer im.mu.Unlock()
 	im.withdrawn = max(im.withdrawn, result)
@@ -182,21 +186,26 @@ func (im *image) taint(lo, hi int64) (result int) {
 	return result
 }
 
-// overwritten makes [lo, hi) unknown: a client may have changed it through another
-// export. As long as that takes, it is listed as a write: nobody may find complete
-// what is about to be forgotten.
-func (im *image) overwritten(lo, hi int64) {
+// beginForgetting makes [lo, hi) unknown: a client may have changed it through
+// another export. It is listed as a write until endForgetting: nobody may find
+// complete what is about to be forgotten. It returns the number of the last result,
+// if that is to be withdrawn before.
+func (im *image) beginForgetting(lo, hi int64) (ticket uint64, result int) {
 	im.mu.Lock()
-	result := im.taint(lo, hi)
-	ticket := im.list(op{lo: lo, hi: hi, writing: true})
+	result = im.taint(lo, hi)
+	ticket = im.list(op{lo: lo, hi: hi, writing: true})
 	im.mu.Unlock()
-	defer im.unlist(ticket)
 	if hi = min(hi, im.size); lo < hi {
 		for _, k := range im.known {
 			k.forget(lo, hi)
 		}
 	}
-	im.withdraw(result)
+	return ticket, result
+}
+
+func (im *image) endForgetting(ticket uint64, result int) {
+	im.noteWithdrawn(result)
+	im.unlist(ticket)
 }
 
 // endWrite takes the data that was written, if the request was done.

@@ -2,7 +2,9 @@ package tests
 
 import (
 	"bytes"
+	"fmt"
 	"os"
+	"path/filepath"
 	"testing"
 
 	"nbdkit-digest-filter/tests/nbd"
@@ -49,6 +51,53 @@ func TestWriteThroughAnotherName(t *testing.T) {
 			s.stop()
 		}
 	}
+}
+
+// A client of the default export must not pay for all the names that others have
+// thought of: what nobody has open is told once, of all.
+func TestWriteForgetsNamesThatNobodyHasOpen(t *testing.T) {
+	const names = 20
+	s := serve(t, "--filter="+filter, "memory", "4M", "digest=blake3", "signature=any")
+	writer, open := dial(t, s, ""), dial(t, s, "open")
+	readAll(t, open)
+	for i := range names {
+		c := dial(t, s, fmt.Sprint(i))
+		readAll(t, c)
+		c.Close()
+	}
+	known := func(export string) int64 { return ask(t, s, ".digest/"+export).Images[0].Bytes["known"] }
+	waitFor(t, "the clients to be gone", func() bool {
+		overwrite(t, writer, 4096)
+		return known(fmt.Sprint(names-1)) == 0
+	})
+	for i := range names {
+		if n := known(fmt.Sprint(i)); n != 0 {
+			t.Errorf("%d bytes are known of export %d", n, i)
+		}
+	}
+	if n := known("open"); n < 3*mib || n == 4*mib {
+		t.Errorf("%d bytes are known of the export that is open", n)
+	}
+	// Somebody comes back, and is told of what is written then.
+	back := dial(t, s, "7")
+	readAll(t, back)
+	overwrite(t, writer, 2*mib)
+	if n := known("7"); n < 2*mib || n == 4*mib {
+		t.Errorf("%d bytes are known of the export that is open again", n)
+	}
+	image := filepath.Join(t.TempDir(), "image")
+	content, err := back.Read(0, back.Size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, image, string(content))
+	for _, export := range []string{"7", "8", "open"} {
+		wantState(t, ask(t, s, ".digest-final/"+export), export+" complete blake3:"+sumOf(t, "blake3", image))
+	}
+	writer.Close()
+	open.Close()
+	back.Close()
+	s.stop()
 }
 
 func TestWriteByAClientOfAnotherSize(t *testing.T) {

@@ -1,0 +1,106 @@
+package main
+
+// Notes on exports that are one disk
+//
+// A plugin may serve one disk under any name, and in any size. The default export
+// may be any other one: what a client writes to it is forgotten of all others, and
+// what is written to another one is forgotten of it. That is done before the layer
+// below is asked, and again when it has answered, as what was read meanwhile is old
+// or new.
+//
+// Clients think of names as they like, and what they have read is known when they
+// have gone. A write must not tell all of these. So an image that nobody has open
+// forgets all that it knows when a client writes to the default export, and is not
+// told again: filter.knowing are the images that may know something.
+//
+// None is missed. An image is in the set before its client's first request, and a
+// write looks at the set when the layer below has answered. Who is there by then is
+// told, and who comes later reads what was written. And an image leaves the set only
+// when it has forgotten, and nobody has opened it since that began: until then other
+// writes wait for it as well.
+
+// A twin is an image that may be the same disk as another one.
+type twin struct {
+	*image
+	isIdle bool // nobody has it open
+	opened int  // how often somebody has opened it by then
+
+	ticket uint64
+	result int // that is to be withdrawn
+}
+
+// overwritten tells the images that may be the same disk that a client begins or
+// ends a change of [lo, hi).
+func (f *filter) overwritten(im *image, lo, hi int64) {
+	if !f.several.Load() {
+		return
+	}
+	twins, isTold := f.twins(im), false
+	for i := range twins {
+		t := &twins[i]
+		if t.isIdle {
+			t.ticket, t.result = t.beginForgetting(0, t.size)
+		} else {
+			t.ticket, t.result = t.beginForgetting(lo, hi)
+		}
+		isTold = isTold || t.result > 0
+	}
+	if isTold {
+		f.publish() // once: they may be many
+	}
+	for _, t := range twins {
+		t.endForgetting(t.ticket, t.result)
+	}
+	f.dismiss(twins)
+}
+
+func (f *filter) twins(im *image) (twins []twin) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if im.export == "" {
+		for other := range f.knowing {
+			if other != im {
+				twins = append(twins, twin{image: other, isIdle: other.users == 0, opened: other.opened})
+			}
+		}
+		return twins
+	}
+	// The default export is one, and completed at the end: it forgets no more than
+	// it must.
+	for _, name := range []string{"", im.export} {
+		if other := f.images[name]; f.knowing[other] && other != im {
+			twins = append(twins, twin{image: other})
+		}
+	}
+	return twins
+}
+
+// dismiss takes those out of the set that have forgotten all.
+func (f *filter) dismiss(twins []twin) {
+	for _, t := range twins {
+		if t.isIdle {
+			f.mu.Lock()
+			if t.opened == t.image.opened {
+				f.knows(t.image, false)
+			}
+			f.mu.Unlock()
+		}
+	}
+}
+
+// use counts a user of an image: from now on it may come to know something.
+func (f *filter) use(im *image) {
+	im.users++
+	im.opened++
+	f.knows(im, true)
+}
+
+// knows notes whether an image may know something.
+func (f *filter) knows(im *image, something bool) {
+	if something {
+		f.knowing[im] = true
+	} else {
+		delete(f.knowing, im)
+	}
+	f.several.Store(len(f.knowing) > 1)
+}
