@@ -97,7 +97,7 @@ func (c *conn) Close() {
 
 func (c *conn) Begin(op nbdkit.Op, buf []byte, offset, count int64) (ticket uint64, answered int, err error) {
 	if c.image.isHopeless() {
-		return 0, 0, errMismatch
+		return 0, 0, c.image.errHopeless()
 	}
 	switch op {
 	case nbdkit.Read:

@@ -74,8 +74,9 @@ type image struct {
 	users  int // guarded by the filter's lock: connections, and queries at work
 	opened int // likewise: how many users there have been
 
-	// refused is set when a digest is not the expected one.
-	refused atomic.Bool
+	// refused is set when a digest is not the expected one, and announced when that
+	// has been published.
+	refused, announced atomic.Bool
 
 	door   sync.Mutex         // guards those below, and the look at a new client's image
 	guests int                // connections

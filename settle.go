@@ -31,8 +31,16 @@ func (im *image) settle() {
 		return
 	}
 	if sums, all := im.takeSums(); all && im.setSums(began, sums) {
-		im.changed()
+		im.announce()
 	}
+}
+
+// announce publishes digests that have just been compared.
+func (im *image) announce() {
+	if im.refused.Load() {
+		defer im.announced.Store(true)
+	}
+	im.changed()
 }
 
 // quiet tells whether no request can make a digest wrong.

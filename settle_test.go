@@ -1,9 +1,12 @@
 package main
 
 import (
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"nbdkit-digest-filter/nbdkit"
 )
 
 // Two clients begin to write when the digest is known and in the sidecar: neither
@@ -45,4 +48,46 @@ func TestNobodyWritesBeforeTheResultIsWithdrawn(t *testing.T) {
 		t.Error("the result is withdrawn again")
 	}
 	im.end()
+}
+
+// A request that fails for a mismatch does so when that is in the sidecar: the client
+// may look there at once.
+func TestMismatchIsPublishedFirst(t *testing.T) {
+	logError = func(string, ...any) {}
+	for _, digest := range []string{"blake3", "sha256", "blake3,sha256"} {
+		im, c := newTestImage(t, mib, "digest", digest, "digest-expect", "blake3:"+strings.Repeat("00", 32))
+		there, gate := make(chan struct{}), make(chan struct{})
+		var published atomic.Bool
+		im.changed = func() {
+			close(there)
+			<-gate
+			published.Store(true)
+		}
+		first := background(t, func() { c.read(0, mib) })
+		<-there
+		var waits []func()
+		other := &conn{image: im, cursor: im.connect()}
+		for name, request := range map[string]func() error{
+			"a request in flight": im.verdict,
+			"a new request": func() error {
+				_, _, err := other.Begin(nbdkit.Read, make([]byte, 512), 0, 512)
+				return err
+			},
+			"a flush":      im.verdictOfWriter,
+			"a new client": func() error { return other.inspect(im, nbdkit.Next{}) },
+		} {
+			waits = append(waits, background(t, func() {
+				if err := request(); err == nil || !published.Load() {
+					t.Errorf("%s: %s ends with %v, and published is %v", digest, name, err, published.Load())
+				}
+			}))
+		}
+		time.Sleep(20 * time.Millisecond)
+		close(gate)
+		first()
+		for _, wait := range waits {
+			wait()
+		}
+		im.end()
+	}
 }

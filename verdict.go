@@ -62,7 +62,7 @@ func (im *image) verdict() error {
 		}
 	}
 	if im.isHopeless() || im.deferred.Load() && im.verdictOfWriter() != nil {
-		return errMismatch
+		return im.errHopeless()
 	}
 	return nil
 }
@@ -71,6 +71,16 @@ func (im *image) verdict() error {
 // digest that could tell.
 func (im *image) isHopeless() bool {
 	return im.refused.Load() || len(im.conf.expect) > 0 && im.isLost()
+}
+
+// errHopeless returns the error of a request for such an image. A mismatch is in the
+// sidecar first: the client may look there when its copy has failed, and when many
+// requests fail at once, nbdkit 1.32 may not live to write it.
+func (im *image) errHopeless() error {
+	for im.refused.Load() && !im.announced.Load() {
+		time.Sleep(othersPause)
+	}
+	return errMismatch
 }
 
 // drainAwaited is drain, but does not wait for digests that nobody expects.
@@ -96,7 +106,7 @@ func (im *image) judge() {
 	}
 	sums, _ := im.takeSums()
 	if im.setJudged(began, sums) {
-		im.changed()
+		im.announce()
 	}
 }
 
@@ -182,7 +192,7 @@ func (t *tree) isDue() bool {
 // of it is known. It may still go on, so nothing is final.
 func (im *image) verdictOfWriter() error {
 	if im.isHopeless() {
-		return errMismatch
+		return im.errHopeless()
 	}
 	im.settle()
 	// Another thread may be merging nodes, or folding them.
@@ -208,7 +218,7 @@ func (im *image) verdictOfWriter() error {
 		time.Sleep(othersPause)
 	}
 	if im.isHopeless() {
-		return errMismatch
+		return im.errHopeless()
 	}
 	return nil
 }
