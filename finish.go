@@ -61,6 +61,9 @@ func (e *endPass) run(readers int) error {
 		lo, hi := e.im.firstUnknown(0)
 		if lo == hi {
 			e.im.cutHoles(e.interrupted)
+			if e.err == nil && e.interrupted() && !e.im.finishedOrFailed() {
+				e.err = errInterrupted
+			}
 		}
 		switch {
 		case e.err == nil && lo == hi && e.im.isHashing() && !e.interrupted():

@@ -50,3 +50,16 @@ func TestMapIsNoCopy(t *testing.T) {
 		im.end()
 	}
 }
+
+// All is known, but a hole that no table has would take minutes: a signal ends that.
+func TestPassThatIsInterruptedInAHole(t *testing.T) {
+	const size = 9 << 40
+	im := newImage("", size, testConfig(t, "digest", "blake3"), func() {})
+	ticket := im.beginExtents(0, size)
+	im.endExtents(ticket, 0, size, func(yield func(int64, int64) bool) { yield(0, size) })
+	pass := endPass{im: im, interrupted: func() bool { return true }}
+	if err := pass.run(1); !errors.Is(err, errInterrupted) {
+		t.Errorf("the pass ends with %v", err)
+	}
+	im.end()
+}
