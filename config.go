@@ -234,6 +234,24 @@ func (c *config) addExpectation(e expectation) error {
 	return c.addDigests(e.algorithm.name)
 }
 
+// fewBlocks is how many blocks digest-memory should be at least, about half of which
+// find room: four connections, of which each is in a block, are usual.
+const fewBlocks = 8
+
+// warnings are about what is no error, and yet hardly wanted.
+func (c *config) warnings() (lines []string) {
+	for _, a := range c.digests {
+		if a.new != nil {
+			continue
+		}
+		if least := fewBlocks * c.spec(a).leafSize; c.memory < least {
+			lines = append(lines, fmt.Sprintf("warning: digest-memory=%s has no room for several blocks of %s: use digest-memory=%s",
+				formatSize(c.memory), a.name, formatSize(least)))
+		}
+	}
+	return lines
+}
+
 func parseSalt(value string) ([]byte, error) {
 	salt, err := hex.DecodeString(value)
 	if err != nil {

@@ -168,3 +168,20 @@ func FuzzSizes(f *testing.F) {
 		}
 	})
 }
+
+// A memory that has no room for blocks of the size that is asked for is no error, as
+// there will be a digest, but not what one would expect.
+func TestMemoryForFewBlocks(t *testing.T) {
+	for _, c := range []struct{ digest, memory, want string }{
+		{"merkle/blake3/1m", "1M", "warning: digest-memory=1M has no room for several blocks of merkle/blake3/1m: use digest-memory=8M"},
+		{"dmverity/sha256/512k", "4095K", "digest-memory=4M"},
+		{"dmverity/sha256/512k", "4M", ""},
+		{"blkhash,sha256,blake3,fsverity/sha256/64k", "1M", ""},
+		{"merkle/sha256/1m", "64M", ""},
+	} {
+		lines := strings.Join(testConfig(t, "digest", c.digest, "digest-memory", c.memory).warnings(), "\n")
+		if (lines == "") != (c.want == "") || !strings.Contains(lines, c.want) {
+			t.Errorf("%s, %s: the warnings are %q, want %q", c.digest, c.memory, lines, c.want)
+		}
+	}
+}

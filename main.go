@@ -84,6 +84,9 @@ func (f *filter) Start(parallel bool) error {
 			return err
 		}
 	}
+	for _, line := range f.conf.warnings() {
+		nbdkit.Error("%s", line)
+	}
 	f.parallel = parallel
 	f.lookInFront()
 	f.sidecar = newSidecar(f.conf.file, f.conf.format, f.conf.stdout)
