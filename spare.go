@@ -9,6 +9,8 @@ import (
 	"os"
 	"regexp"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
@@ -20,9 +22,10 @@ import (
 // An earlier result is removed when nbdkit starts. A name that was mistyped must
 // not cost an image or another file of the user's, so only what begins as a
 // result does is removed: one of any format, or of the checksum tools. One that
-// was written in place may have been cut off anywhere, and be empty. What a
-// parameter of a layer below names is never removed: it may be the image, and an
-// image may look like anything.
+// was written in place may have been cut off anywhere, and be empty. A few lines of
+// text are taken for the result of some other tool: no image is that but a VMDK's
+// descriptor. What a parameter of a layer below names is never removed: it may be
+// the image, and an image may look like anything.
 
 // resultStart is how much of a file is looked at. A name may be longer.
 const resultStart = 4 << 10 // bytes
@@ -58,6 +61,14 @@ func isResult(head []byte) bool {
 	return !whole && cutLine.MatchString(line)
 }
 
+// isShortText tells whether a file that begins so is a text and goes on no further,
+// and is no descriptor of a VMDK.
+func isShortText(head []byte) bool {
+	return len(head) < resultStart && utf8.Valid(head) && !bytes.Contains(lowerASCII(head), []byte("createtype")) && !bytes.ContainsFunc(head, func(r rune) bool {
+		return unicode.IsControl(r) && !unicode.IsSpace(r)
+	})
+}
+
 // isTag tells whether a tag is that of a digest.
 func isTag(tag string) bool {
 	_, err := parseAlgorithm(strings.ReplaceAll(tag, "-", "/"))
@@ -91,7 +102,7 @@ func (c *config) spareFile(params, others []nbdkit.Param, directory string) erro
 	switch {
 	case err != nil:
 		return fmt.Errorf("it cannot be told whether the file is an earlier result: %w: name another file, or remove this one", err)
-	case !isResult(head):
+	case !isResult(head) && !isShortText(head):
 		line, _, _ := bytes.Cut(head, []byte("\n"))
 		return fmt.Errorf("the file is no earlier result, but begins with %q: name another file, or remove this one", line[:min(len(line), 32)])
 	}
