@@ -107,8 +107,8 @@ var kindTable = []kindRow{
 	{kind{"hfsplus", filesystem}, []magic{{1024, "H+"}, {1024, "HX"}}, isHFSPlus},
 	{kind{"apfs", filesystem}, []magic{{32, "NXSB"}}, isAPFS},
 	{kind{"swap", filesystem}, []magic{
-		{4086, "SWAPSPACE2"}, {8182, "SWAPSPACE2"}, {16374, "SWAPSPACE2"}, {65526, "SWAPSPACE2"},
-		{4086, "SWAP-SPACE"}, {8182, "SWAP-SPACE"}, {16374, "SWAP-SPACE"}, {65526, "SWAP-SPACE"},
+		{4086, "SWAPSPACE2"}, {8182, "SWAPSPACE2"}, {16374, "SWAPSPACE2"}, {32758, "SWAPSPACE2"}, {65526, "SWAPSPACE2"},
+		{4086, "SWAP-SPACE"}, {8182, "SWAP-SPACE"}, {16374, "SWAP-SPACE"}, {32758, "SWAP-SPACE"}, {65526, "SWAP-SPACE"},
 	}, nil},
 
 	{kind{"xz", compressed}, []magic{{0, "\xfd7zXZ\x00"}}, nil},

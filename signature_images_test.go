@@ -40,6 +40,7 @@ var realImages = []struct {
 	{"udf", "truncate -s 16M img; mkudffs img", "udf", ""},
 	{"udf with blocks of 4 KiB", "truncate -s 16M img; mkudffs -b 4096 img", "udf", ""},
 	{"swap", "truncate -s 1M img; chmod 600 img; mkswap img", "swap", ""},
+	{"swap for pages of 32 KiB", "truncate -s 4M img; chmod 600 img; mkswap -p 32768 img", "swap", ""},
 	{"swap for pages of 64 KiB", "truncate -s 4M img; chmod 600 img; mkswap -p 65536 img", "swap", ""},
 	{"an ISO", "mkdir d; echo hello > d/f; genisoimage -quiet -R -o img d", "iso9660", ""},
 	{"an ISO that is UDF as well", "mkdir d; echo hello > d/f; genisoimage -quiet -udf -o img d", "iso9660, udf", ""},

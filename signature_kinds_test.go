@@ -127,6 +127,8 @@ var samples = []struct {
 	{"swap", craft(4096, patch{4086, "SWAP-SPACE"})},
 	{"swap", craft(128<<10, patch{8182, "SWAPSPACE2"})},
 	{"swap", craft(128<<10, patch{16374, "SWAPSPACE2"})},
+	{"swap", craft(128<<10, patch{32758, "SWAPSPACE2"})},
+	{"swap", craft(128<<10, patch{32758, "SWAP-SPACE"})},
 	{"swap", craft(128<<10, patch{65526, "SWAPSPACE2"})},
 	{"xz", craft(64, patch{0, "\xfd7zXZ\x00"})},
 	{"gzip", craft(64, patch{0, "\x1f\x8b\x08"})},
