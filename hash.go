@@ -93,6 +93,7 @@ type save struct {
 
 func newLinear(size int64, memory *budget, listLimit int64, sums []hash.Hash, settled func()) *linear {
 	l := &linear{size: size, memory: memory, listLimit: listLimit, settled: settled}
+	memory.reclaim = l.reclaim
 	l.data, l.idle = sync.NewCond(&l.mu), sync.NewCond(&l.mu)
 	for _, sum := range sums {
 		l.hashers = append(l.hashers, &hasher{sum: sum})
@@ -200,6 +201,7 @@ func (l *linear) hashed(h *hasher) bool {
 	if h.stale {
 		h.stale = false
 		h.resume()
+		l.moved() // the pages may be free
 		return false
 	}
 	h.pos += h.busy
@@ -337,6 +339,7 @@ func (l *linear) dropSpare() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.resting = true
+	l.dropPages(int64(len(l.spare)) * pageSize)
 	l.spare, l.spareCopies, l.spareWaiters = nil, nil, nil
 	l.data.Broadcast()
 }

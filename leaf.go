@@ -20,14 +20,29 @@ import (
 // A thread's claim tells which leaves it has taken. forget marks a claim that
 // it overlaps as void, and the thread drops what it has hashed.
 
-// A budget bounds the bytes that are buffered for one image.
+// A budget bounds the bytes that are buffered for one image, with those that are
+// kept to be used again.
 type budget struct {
 	limit int64
 	used  atomic.Int64
+
+	spare   atomic.Int64  // of those used, bytes that reclaim can give back
+	reclaim func(n int64) // nil if there is never a spare
 }
 
-// take reserves n bytes, if there is room.
+// take reserves n bytes, if there is room, or can be made.
 func (b *budget) take(n int64) bool {
+	if b.tryTake(n) {
+		return true
+	}
+	if b.spare.Load() == 0 {
+		return false
+	}
+	b.reclaim(n)
+	return b.tryTake(n)
+}
+
+func (b *budget) tryTake(n int64) bool {
 	if b.used.Add(n) > b.limit {
 		b.used.Add(-n)
 		return false
@@ -293,6 +308,7 @@ func (t *tree) dropSpare() {
 	t.stages.drop(t.memory)
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.memory.give(int64(len(t.spareParts)) * t.spec.leafSize)
 	t.spareClaims, t.spareParts = nil, nil
 	t.nodes.dropFree()
 }

@@ -118,6 +118,7 @@ func TestTreesEqualTheReferenceToolsInAnyOrder(t *testing.T) {
 				if got := hex.EncodeToString(tr.sum()); got != want {
 					t.Fatalf("%s of %s read %s is %s, want %s", name, v.Name, order.name, got, want)
 				}
+				tr.dropSpare()
 				if used := tr.memory.used.Load(); used != 0 {
 					t.Fatalf("%s of %s read %s: %d bytes are still buffered", name, v.Name, order.name, used)
 				}

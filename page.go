@@ -18,10 +18,12 @@ type page struct {
 func (l *linear) newPage() *page {
 	last := len(l.spare) - 1
 	if last < 0 {
+		l.memory.used.Add(pageSize)
 		return &page{data: make([]byte, pageSize)}
 	}
 	p := l.spare[last]
 	l.spare = l.spare[:last]
+	l.memory.spare.Add(-pageSize)
 	return p
 }
 
@@ -30,7 +32,6 @@ func (l *linear) newPage() *page {
 func (l *linear) removePage(at place) {
 	p := *l.pages.val(at)
 	l.pages.remove(at)
-	l.memory.give(pageSize)
 	if p.users > 0 {
 		p.removed = true
 	} else {
@@ -71,8 +72,31 @@ func (l *linear) release(p *page) {
 	}
 }
 
+// keepSpare keeps a page that was removed, as long as there are clients and nobody
+// else needs its memory.
 func (l *linear) keepSpare(p *page) {
-	if !l.resting {
-		l.spare = append(l.spare, p)
+	if l.resting {
+		l.memory.give(pageSize)
+		return
 	}
+	l.spare = append(l.spare, p)
+	l.memory.spare.Add(pageSize)
+}
+
+// reclaim gives up spare pages of n bytes, or all.
+func (l *linear) reclaim(n int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.dropPages(n)
+}
+
+func (l *linear) dropPages(n int64) {
+	last := len(l.spare)
+	for ; n > 0 && last > 0; n -= pageSize {
+		last--
+		l.spare[last] = nil
+		l.memory.spare.Add(-pageSize)
+		l.memory.give(pageSize)
+	}
+	l.spare = l.spare[:last]
 }

@@ -62,17 +62,17 @@ func (t *tree) newPart(index int64, needed bool) (part *partial) {
 	if t.taken.covers(index, index+1) {
 		return nil
 	}
-	if !t.memory.take(t.spec.leafSize) {
-		if !needed {
-			return nil
-		}
-		// The filter's own reads are in order: the next one completes the leaf.
-		t.memory.used.Add(t.spec.leafSize)
-	}
 	if n := len(t.spareParts); n > 0 {
 		part = t.spareParts[n-1]
 		t.spareParts = t.spareParts[:n-1]
 	} else {
+		if !t.memory.take(t.spec.leafSize) {
+			if !needed {
+				return nil
+			}
+			// The filter's own reads are in order: the next one completes the leaf.
+			t.memory.used.Add(t.spec.leafSize)
+		}
 		part = &partial{buf: make([]byte, 0, t.spec.leafSize)}
 	}
 	part.index = index
@@ -106,11 +106,18 @@ func (t *tree) sparePart(part *partial) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.recycle(part)
-	t.memory.give(t.spec.leafSize)
 }
 
-// recycle keeps a part that nobody uses any more.
+// spareShare bounds the part of the budget that a tree's spare parts take.
+const spareShare = 16
+
+// recycle ends a part that nobody uses any more. It is kept, unless there are many.
 func (t *tree) recycle(part *partial) {
+	spare := int64(len(t.spareParts)+1) * t.spec.leafSize
+	if spare > t.memory.limit/spareShare || t.memory.used.Load() > t.memory.limit {
+		t.memory.give(t.spec.leafSize)
+		return
+	}
 	part.have.clear()
 	part.done, part.void = 0, false
 	t.spareParts = append(t.spareParts, part)
@@ -166,7 +173,6 @@ func (t *tree) dropPart(index int64) {
 	}
 	delete(t.parts, index)
 	t.partBytes.Add(-part.have.total)
-	t.memory.give(t.spec.leafSize)
 	if part.isBusy() {
 		part.void = true // the last thread that copies to it recycles it
 	} else {

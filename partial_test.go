@@ -119,3 +119,62 @@ func TestPartBytesAreCounted(t *testing.T) {
 		im.end()
 	}
 }
+
+// What is kept to be used again counts, and is given up when others need the room.
+func TestSparesAreWithinTheBudget(t *testing.T) {
+	const size = 256 * mib
+	im := newImage("", size, testConfig(t, "digest", "sha256,blkhash/sha256/1m,dmverity/sha256/512", "digest-memory", "32M", "digest-unread", "late"), func() {})
+	defer im.end()
+	l, big, small := im.linear, im.trees[0], im.trees[1]
+	data := make([]byte, 64*mib)
+	data[0] = 1
+	check := func(when string) {
+		t.Helper()
+		held := int64(l.pages.count+len(l.spare)) * pageSize
+		for _, tr := range im.trees {
+			held += int64(len(tr.parts)+len(tr.spareParts)) * tr.spec.leafSize
+		}
+		if used := im.memory.used.Load(); held > used || used > im.memory.limit {
+			t.Errorf("%s: %d bytes are held, %d are counted, of at most %d", when, held, used, im.memory.limit)
+		}
+	}
+	half := func(tr *tree, from, n int64) int {
+		leaf := tr.spec.leafSize
+		for i := from; i < from+n; i++ {
+			tr.add(i*leaf, data[:leaf/2], false)
+		}
+		return len(tr.parts)
+	}
+
+	most := half(big, 0, 64)
+	check("parts of leaves")
+	for i := range int64(64) {
+		big.add(i*mib, data[:mib], false)
+	}
+	if len(big.parts) > 0 {
+		t.Fatalf("%d leaves are not whole", len(big.parts))
+	}
+	check("leaves that are whole")
+	if n := l.offer(mib, data[mib:]); int64(n) < im.memory.limit/2 {
+		t.Errorf("%d bytes find room in the window after the parts have gone", n)
+	}
+	check("pages")
+	l.offer(0, data[:mib])
+	l.drain(never)
+	if len(l.spare) == 0 {
+		t.Fatal("no page is kept: this test shows nothing")
+	}
+	check("pages that are hashed")
+	if parts := half(big, 128, 64); parts < most*7/8 {
+		t.Errorf("%d leaves find room after the pages have gone, and %d did first", parts, most)
+	}
+	check("parts where there were pages")
+	big.forget(0, size)
+	half(small, 0, 100_000)
+	check("small parts")
+	small.forget(0, size)
+	im.dropSpare()
+	if used := im.memory.used.Load(); used != 0 {
+		t.Errorf("%d bytes are counted at the end", used)
+	}
+}

@@ -80,21 +80,12 @@ func (l *linear) pageAt(start int64) *page {
 	if p, ok := l.pages.floor(start); ok && l.pages.key(p) == start {
 		return *l.pages.val(p)
 	}
-	if !l.roomFor(start) {
+	if !l.isRoomFor(start) {
 		return nil
 	}
 	page := l.newPage()
 	l.pages.insert(start, page)
 	return page
-}
-
-// roomFor reserves a page, if there is room.
-func (l *linear) roomFor(start int64) bool {
-	if !l.isRoomFor(start) {
-		return false
-	}
-	l.memory.used.Add(pageSize)
-	return true
 }
 
 // isRoomFor tells whether there is room for a page: within the budget, of
@@ -108,7 +99,8 @@ func (l *linear) isRoom(start, need int64) bool {
 	if start-l.frontier > limit/4 {
 		limit -= limit / 4
 	}
-	return l.memory.used.Load()+need <= limit || start <= l.slowest() && l.slowest() == l.frontier
+	inUse := l.memory.used.Load() - l.memory.spare.Load()
+	return inUse+need <= limit || start <= l.slowest() && l.slowest() == l.frontier
 }
 
 // copied makes the bytes of a claim ready.
