@@ -142,8 +142,6 @@ func newImage(export string, size int64, conf *config, changed func()) *image {
 	}
 	seen := newMarks(size, conf.memory)
 	im.marks.Store(seen)
-	// The rest is for nodes, and for what the garbage collector lets pile up.
-	im.memory.limit = conf.memory/16*11 - seen.memory()
 	var sums []hash.Hash
 	trees := int64(0)
 	for _, a := range conf.digests {
@@ -153,18 +151,20 @@ func newImage(export string, size int64, conf *config, changed func()) *image {
 			trees++
 		}
 	}
-	// What is left of the memory is for nodes and lists, and 32 MiB for each TiB.
-	nodes, perSize := conf.memory/2, size>>15
+	shares := sharesOf(len(sums) > 0, trees > 0)
+	part := conf.memory / 16
+	im.memory.limit = part*shares.buffers - seen.memory()
+	perSize := size >> 15 // 32 MiB for each TiB
 	if len(sums) > 0 {
 		share := perSize / (trees + 1)
-		im.linear = newLinear(size, &im.memory, conf.memory/16+share, sums, im.settle)
-		nodes, perSize = conf.memory/4, perSize-share
+		im.linear = newLinear(size, &im.memory, part*shares.lists+share, sums, im.settle)
+		perSize -= share
 	}
 	for _, a := range conf.digests {
 		if a.new != nil {
 			continue
 		}
-		t := newTree(conf.spec(a), size, &im.memory, (nodes+perSize)/trees)
+		t := newTree(conf.spec(a), size, &im.memory, (part*shares.nodes+perSize)/trees)
 		im.trees = append(im.trees, t)
 		im.known = append(im.known, t)
 	}
@@ -173,6 +173,20 @@ func newImage(export string, size int64, conf *config, changed func()) *image {
 	}
 	im.awaited = im.await()
 	return im
+}
+
+// shares are sixteenths of digest-memory. What is left is for what the garbage collector
+// lets pile up.
+type shares struct{ buffers, nodes, lists int64 }
+
+func sharesOf(linear, trees bool) shares {
+	switch {
+	case !linear:
+		return shares{buffers: 6, nodes: 7}
+	case !trees:
+		return shares{buffers: 11, lists: 1}
+	}
+	return shares{buffers: 10, nodes: 2, lists: 1}
 }
 
 // connect adds a connection.

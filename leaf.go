@@ -308,7 +308,7 @@ func (t *tree) dropSpare() {
 	t.stages.drop(t.memory)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.memory.give(int64(len(t.spareParts)) * t.spec.leafSize)
+	t.memory.give(int64(len(t.spareParts)) * t.partCost())
 	t.spareClaims, t.spareParts = nil, nil
 	t.nodes.dropFree()
 }

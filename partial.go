@@ -55,8 +55,16 @@ func (t *tree) takePart(index, from, to int64, needed bool) (part *partial, a, b
 	return part, a, b
 }
 
-// maxPieces bounds the list of what there is of a leaf: to a few percent of its size.
-func (t *tree) maxPieces() int { return 8 + int(t.spec.leafSize>>10) }
+// maxPieces bounds the list of what there is of a leaf: to a few percent of its size, or
+// so many that requests of whole sectors or pages find room.
+func (t *tree) maxPieces() int { return max(8, int(t.spec.leafSize>>10)) }
+
+// partCost is what a part takes of the budget: its bytes, itself in the map of parts, and
+// the list of its pieces.
+func (t *tree) partCost() int64 {
+	const perPart, perPiece = 256, 24
+	return t.spec.leafSize + perPart + perPiece*int64(t.maxPieces())
+}
 
 func (t *tree) newPart(index int64, needed bool) (part *partial) {
 	if t.taken.covers(index, index+1) {
@@ -66,12 +74,12 @@ func (t *tree) newPart(index int64, needed bool) (part *partial) {
 		part = t.spareParts[n-1]
 		t.spareParts = t.spareParts[:n-1]
 	} else {
-		if !t.memory.take(t.spec.leafSize) {
+		if !t.memory.take(t.partCost()) {
 			if !needed {
 				return nil
 			}
 			// The filter's own reads are in order: the next one completes the leaf.
-			t.memory.used.Add(t.spec.leafSize)
+			t.memory.used.Add(t.partCost())
 		}
 		part = &partial{buf: make([]byte, 0, t.spec.leafSize)}
 	}
@@ -113,9 +121,9 @@ const spareShare = 16
 
 // recycle ends a part that nobody uses any more. It is kept, unless there are many.
 func (t *tree) recycle(part *partial) {
-	spare := int64(len(t.spareParts)+1) * t.spec.leafSize
+	spare := int64(len(t.spareParts)+1) * t.partCost()
 	if spare > t.memory.limit/spareShare || t.memory.used.Load() > t.memory.limit {
-		t.memory.give(t.spec.leafSize)
+		t.memory.give(t.partCost())
 		return
 	}
 	part.have.clear()

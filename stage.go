@@ -26,7 +26,7 @@ const (
 	// hashed, or wait for a thread that has not copied its leaves yet.
 	maxStages = 16
 	// stageShare bounds the part of the budget that a tree's stages take.
-	stageShare = 32
+	stageShare = 16
 )
 
 // A stage holds leaves of several requests.

@@ -110,7 +110,7 @@ func TestOverwriteOfStagedLeaves(t *testing.T) {
 // one, leaves are for add.
 func TestStagesAreBounded(t *testing.T) {
 	a, _ := parseAlgorithm("fsverity/sha256/4k")
-	for memory, want := range map[int64]int{0: 0, stageSize: 0, 4 * mib: 2, 64 * mib: maxStages} {
+	for memory, want := range map[int64]int{0: 0, stageSize: 0, 4 * mib: 4, 64 * mib: maxStages} {
 		tr := newTree(a.tree(nil), 64*mib, &budget{limit: memory}, 64*mib)
 		got := 0
 		for ; got <= maxStages; got++ {

@@ -19,7 +19,7 @@ import (
 
 const (
 	// A gap is passed over when so many times its length, and at least
-	// passedMin, has been read behind it, or half of digest-memory.
+	// passedMin, has been read behind it, or a third of digest-memory.
 	passedFactor = 8
 	passedMin    = 1 << 20
 
@@ -204,7 +204,7 @@ func (im *image) passedGap() (lo, hi int64, ok bool) {
 	stalled := im.linear != nil && im.isStalled()
 	length := hi - lo
 	near := behind >= passedMin && behind/passedFactor >= length
-	if lo == hi || !near && behind < im.memory.limit/2 {
+	if lo == hi || !near && behind < im.conf.memory/3 {
 		return 0, 0, false
 	}
 
