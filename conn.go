@@ -78,9 +78,10 @@ func (c *conn) inspect(im *image, next nbdkit.Next) error {
 
 // Finalize completes an export that has a name, when its last client leaves:
 // at shutdown, the layers below are opened on behalf of no client, and do not
-// learn from nbdkit which export is meant.
+// learn from nbdkit which export is meant. The retry filter in front may be about to
+// open it again, while the client waits for a request: then nobody can tell.
 func (c *conn) Finalize(next nbdkit.Next) error {
-	if c.export == "" || !c.image.retire(c.cursor) {
+	if c.export == "" || c.filter.isRetried || !c.image.retire(c.cursor) {
 		return nil
 	}
 	c.filter.finish(next, c.image)

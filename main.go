@@ -36,6 +36,8 @@ type filter struct {
 	profile  *os.File // nil if nobody asked for it
 	sidecar  *sidecar
 
+	isRetried bool // nbdkit's retry filter is in front
+
 	publishing sync.Mutex // held from the look at the images to the file
 
 	directory string // in which nbdkit was started
@@ -88,6 +90,7 @@ func (f *filter) Start(parallel bool) error {
 		nbdkit.Error("%s", line)
 	}
 	f.parallel = parallel
+	f.isRetried = nbdkit.IsBehind("retry")
 	f.lookInFront()
 	f.sidecar = newSidecar(f.conf.file, f.conf.format, f.conf.stdout)
 	return f.sidecar.prepare()
@@ -236,6 +239,10 @@ func (f *filter) finishLast(backend nbdkit.Backend, im *image) {
 		return
 	}
 	if im.export != "" {
+		if f.isRetried {
+			nbdkit.Error("%v is not complete: behind the retry filter nobody knows when its last client leaves: read %q before", im, queryFinal+"/"+im.export)
+			return
+		}
 		nbdkit.Error("%v is not complete: a layer below need not know at shutdown which export is meant", im)
 		return
 	}
