@@ -1,5 +1,10 @@
 package main
 
+import (
+	"fmt"
+	"slices"
+)
+
 // Notes on exports that are one disk
 //
 // A plugin may serve one disk under any name, and in any size. The default export
@@ -35,7 +40,17 @@ func (f *filter) overwritten(im *image, lo, hi int64) {
 	if !f.several.Load() {
 		return
 	}
-	twins, isTold := f.twins(im), false
+	// What lies behind the end of one changes nothing of it.
+	twins := slices.DeleteFunc(f.twins(im), func(t twin) bool { return !t.isIdle && lo >= t.size })
+	defer func() {
+		if v := recover(); v != nil {
+			for _, t := range twins { // which may be listed as being written for ever
+				t.fail(fmt.Sprintf("internal error: %v", v))
+			}
+			panic(v)
+		}
+	}()
+	isTold := false
 	for i := range twins {
 		t := &twins[i]
 		if t.isIdle {

@@ -193,6 +193,55 @@ func TestWriterOfAnotherSizeIsNoStranger(t *testing.T) {
 	}
 }
 
+// What lies behind the end of a smaller image takes nothing back of it.
+func TestWriteBehindTheEndOfATwin(t *testing.T) {
+	d := newDisk(t, 256<<10, "digest", "blake3")
+	writer := d.open(t, "")
+	logError = func(string, ...any) {}
+	whole := d.bytes
+	d.bytes = d.bytes[:128<<10]
+	reader := d.open(t, "small")
+	reader.read(0, 128<<10)
+	d.bytes = whole
+	results := reader.im.results
+	d.write(writer, make([]byte, 4096), 128<<10)
+	if r := reader.im.snapshot(); r.State != complete || reader.im.results != results {
+		t.Errorf("the state is %s, with %d results after %d", r.State, reader.im.results, results)
+	}
+	d.write(writer, make([]byte, 4096), 124<<10)
+	if state := reader.im.snapshot().State; state == complete {
+		t.Errorf("the state is %s after a write before the end", state)
+	}
+	d.close(writer)
+	d.close(reader)
+}
+
+// broken is a digest with a fault.
+type broken struct{ knowledge }
+
+func (broken) forget(lo, hi int64) { panic("a fault") }
+
+// A fault in a twin must not leave its clients waiting for a write that has no end.
+func TestFaultInATwin(t *testing.T) {
+	d := newDisk(t, 128<<10, "digest", "blake3")
+	writer, reader := d.open(t, ""), d.open(t, "other")
+	reader.read(0, 128<<10)
+	reader.im.known[0] = broken{reader.im.known[0]}
+	func() {
+		defer func() {
+			if recover() == nil {
+				t.Error("the fault is hidden")
+			}
+		}()
+		d.filter.overwritten(writer.im, 0, 4096)
+	}()
+	if state := reader.im.snapshot().State; state != failed || !reader.im.isLost() {
+		t.Errorf("the state is %s", state)
+	}
+	d.close(writer)
+	d.close(reader)
+}
+
 // Clients come and go while others write to the default export. Whenever no write
 // is in flight, a digest is that of what is on the disk.
 func TestNamesThatComeAndGoBesideWrites(t *testing.T) {
