@@ -66,6 +66,9 @@ func (f *filter) Check(params, others []nbdkit.Param, directory string) ([]nbdki
 	if err != nil {
 		return nil, err
 	}
+	for _, line := range conf.warnings() {
+		nbdkit.Error("%s", line)
+	}
 	return conf.resolve(params), nil
 }
 
@@ -85,9 +88,6 @@ func (f *filter) Start(parallel bool) error {
 		if err := f.startProfile(); err != nil {
 			return err
 		}
-	}
-	for _, line := range f.conf.warnings() {
-		nbdkit.Error("%s", line)
 	}
 	f.parallel = parallel
 	f.isRetried = nbdkit.IsBehind("retry")

@@ -244,7 +244,7 @@ check_parameters (int *status)
 {
   struct sigaction sa = { .sa_handler = SIG_DFL }, old;
   int fds[2], taken;
-  pid_t pid, r = -1;
+  pid_t nbdkit = getpid (), pid, r = -1;
 
   if (pipe2 (fds, O_CLOEXEC) == -1) {
     nbdkit_error ("pipe2: %m");
@@ -258,6 +258,8 @@ check_parameters (int *status)
   if (pid == 0) {
     /* Whoever ends nbdkit need not know of a child that waits for a file. */
     prctl (PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid () != nbdkit)
+      _exit (EXIT_FAILURE);
     close (fds[0]);
     /* _exit: what nbdkit registered with atexit is not for the child. */
     if (filter_start_go () == -1 || goCheck (fds[1]) == -1)
