@@ -156,6 +156,9 @@ func (im *image) isLost() bool {
 // another read.
 func (im *image) isDue() bool {
 	due := im.countDue()
+	if due == 0 {
+		return false // as nearly always, without the lock
+	}
 	im.mu.Lock()
 	defer im.mu.Unlock()
 	return due > im.judgedSince(im.began) && im.writers == 0 && im.failure == "" && !im.ended && !im.deferred.Load()
