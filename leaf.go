@@ -28,6 +28,8 @@ type budget struct {
 
 	spare   atomic.Int64  // of those used, bytes that reclaim can give back
 	reclaim func(n int64) // nil if there is never a spare
+
+	spareParts atomic.Int64 // of those used, bytes of trees' spare parts
 }
 
 // take reserves n bytes, if there is room, or can be made.
@@ -308,7 +310,9 @@ func (t *tree) dropSpare() {
 	t.stages.drop(t.memory)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.memory.give(int64(len(t.spareParts)) * t.partCost())
+	spare := int64(len(t.spareParts)) * t.partCost()
+	t.memory.spareParts.Add(-spare)
+	t.memory.give(spare)
 	t.spareClaims, t.spareParts = nil, nil
 	t.nodes.dropFree()
 }

@@ -73,6 +73,7 @@ func (t *tree) newPart(index int64, needed bool) (part *partial) {
 	if n := len(t.spareParts); n > 0 {
 		part = t.spareParts[n-1]
 		t.spareParts = t.spareParts[:n-1]
+		t.memory.spareParts.Add(-t.partCost())
 	} else {
 		if !t.memory.take(t.partCost()) {
 			if !needed {
@@ -116,14 +117,16 @@ func (t *tree) sparePart(part *partial) {
 	t.recycle(part)
 }
 
-// spareShare bounds the part of the budget that a tree's spare parts take.
-const spareShare = 16
+// spareShare bounds the part of the budget that spare parts take. A copy whose
+// requests are smaller than a leaf has some of them come and go all the time.
+const spareShare = 4
 
 // recycle ends a part that nobody uses any more. It is kept, unless there are many.
 func (t *tree) recycle(part *partial) {
-	spare := int64(len(t.spareParts)+1) * t.partCost()
-	if spare > t.memory.limit/spareShare || t.memory.used.Load() > t.memory.limit {
-		t.memory.give(t.partCost())
+	cost := t.partCost()
+	if t.memory.spareParts.Add(cost) > t.memory.limit/spareShare || t.memory.used.Load() > t.memory.limit {
+		t.memory.spareParts.Add(-cost)
+		t.memory.give(cost)
 		return
 	}
 	part.have.clear()
