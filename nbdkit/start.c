@@ -14,10 +14,12 @@
  * Go keeps pointers into it, so it is never freed.
  */
 
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/auxv.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 
 #include "filter.h"
 
@@ -41,6 +43,22 @@ static const unsigned long auxv_types[] = {
  * finds little to do: a copy takes 15% less CPU time.
  */
 #define GO_TIMER_SLACK 1000000
+
+/* Each thread that calls malloc reserves 64 to 128 MiB of addresses, as long as
+ * there are any.  With a limit on them, the first of Go's own threads could
+ * take all, and when its heap, which begins anywhere in 64 MiB, came to their
+ * end, Go ended the process.  So threads share one reserve then.
+ */
+static void
+save_addresses (void)
+{
+#ifdef M_ARENA_MAX
+  struct rlimit limit;
+
+  if (getrlimit (RLIMIT_AS, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY)
+    mallopt (M_ARENA_MAX, 1);
+#endif
+}
 
 int
 filter_start_go (void)
@@ -85,6 +103,7 @@ filter_start_go (void)
   *p++ = (char *) AT_NULL;
   *p++ = NULL;
 
+  save_addresses ();
   /* Threads inherit their timer slack from the one that starts them. */
   slack = prctl (PR_GET_TIMERSLACK, 0, 0, 0, 0);
   if (slack != -1)
