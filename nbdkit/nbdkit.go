@@ -16,10 +16,9 @@ import (
 type Filter interface {
 	// Check looks at the filter's parameters, and at those for the layers
 	// below, in a child process before nbdkit forks, so that an error reaches
-	// the user's terminal. It returns those
-	// that Configure gets. What is in a file must be among them: it can have
-	// gone by then, or be out of reach for the user that nbdkit becomes.
-	// Relative paths start from directory.
+	// the user's terminal. It returns those that Configure gets. What is in a
+	// file must be among them: it can have gone by then, or be out of reach for
+	// the user that nbdkit becomes. Relative paths start from directory.
 	Check(params, others []Param, directory string) ([]Param, error)
 
 	// Configure takes the parameters in the process that serves.
