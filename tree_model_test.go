@@ -137,7 +137,7 @@ func TestTreesEqualTheirDefinitions(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for seed := range rounds(60) {
+		for seed := range uint64(60) {
 			r := rand.New(rand.NewPCG(seed, 20))
 			size := 1 + r.Int64N([]int64{3000, 100000, 3 * mib}[seed%3])
 			if a.multiple > 0 {
