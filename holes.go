@@ -13,9 +13,15 @@ import "bytes"
 const (
 	// copyCost is how many bytes may be hashed for a hole during a copy.
 	copyCost = 64 << 20
+	// overwriteCost is the same where each overwrite may cut the nodes of a hole
+	// anew, as long as there is memory for what is not merged.
+	overwriteCost = 1 << 20
 	// lastCost is the same when all else is known, and a client may wait
 	// for the digest.
 	lastCost = 64 << 30
+	// zeroShare bounds the part of a tree's memory that the list of its zero leaves
+	// takes: without it, what is forgotten is read again.
+	zeroShare = 4
 )
 
 // isZero tells whether all bytes are zero. Most data says no at once.
@@ -41,9 +47,9 @@ func (t *tree) addZero(lo, hi int64, needed bool) {
 	t.addZeroData(lo, first*leaf, needed)
 	t.addHole(first, end, needed)
 	t.addZeroData(end*leaf, hi, needed)
-	t.cutHole(first, copyCost)
-	t.cutHole(first-1, copyCost)
-	t.cutHole(end, copyCost)
+	t.cutHole(first)
+	t.cutHole(first - 1)
+	t.cutHole(end)
 	if t.outer != nil {
 		t.fold()
 	}
@@ -65,9 +71,12 @@ func (t *tree) addHole(lo, hi int64, needed bool) {
 	defer t.mu.Unlock()
 	for lo < hi {
 		a, b := t.taken.missing(lo, hi)
-		if a < b && (needed || !t.isFull() || t.touches(a, b)) {
+		if a < b && (needed || t.isRoomFor(a, b)) {
 			t.taken.add(a, b)
-			t.nodes.addHole(a, b)
+			t.nodes.holes.add(a, b)
+			if !t.isCrowded() || t.nodes.zero.touches(a, b) {
+				t.nodes.zero.add(a, b)
+			}
 			t.hasHoles.Store(true)
 			t.count()
 			t.dropParts(a, b)
@@ -77,22 +86,29 @@ func (t *tree) addHole(lo, hi int64, needed bool) {
 }
 
 // cutHole makes nodes of the hole that a leaf is in, if it cannot grow any
-// more and that costs at most so many bytes to hash.
-func (t *tree) cutHole(leaf, cost int64) {
+// more and that costs little.
+func (t *tree) cutHole(leaf int64) {
 	if t.outer != nil {
 		return
 	}
-	if c := t.takeHole(leaf, cost); c != nil {
+	if c := t.takeHole(leaf); c != nil {
 		t.hashHole(c)
 	}
 }
 
 // takeHole claims the hole that a leaf is in.
-func (t *tree) takeHole(leaf, cost int64) *claim {
+func (t *tree) takeHole(leaf int64) *claim {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	lo, hi, closed := t.nodes.closedHole(leaf)
-	if !closed || t.holeCost(lo, hi, cost) > cost {
+	if !closed {
+		return nil
+	}
+	cost := int64(copyCost)
+	if t.isWritable() && !t.isCrowded() {
+		cost = overwriteCost
+	}
+	if t.holeCost(lo, hi, cost) > cost {
 		return nil
 	}
 	return t.claimHole(lo, hi)

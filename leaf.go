@@ -111,14 +111,18 @@ const writableNode = 1 << 20
 func (t *tree) setWritable() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.nodes.limit = t.limit
+	// Before there is no room for what is a little out of order.
+	t.nodes.limit = t.limit - t.limit/4
 	for t.nodes.maxLevel > 0 && t.spec.span(t.nodes.maxLevel) > writableNode/t.spec.leafSize {
 		t.nodes.maxLevel--
 	}
 	if t.outer != nil {
-		t.outer.limit = t.limit
+		t.outer.limit = t.nodes.limit
 	}
 }
+
+// isWritable tells whether leaves may be overwritten.
+func (t *tree) isWritable() bool { return t.nodes.limit != 0 }
 
 // add takes the bytes of the image from offset on. Unless needed is set, they
 // may not be kept if there is no memory left for one more fragment.
@@ -147,8 +151,8 @@ func (t *tree) add(offset int64, p []byte, needed bool) {
 		t.addPart(end*leaf, p[int64(len(p))-tail:], needed)
 	}
 	if t.hasHoles.Load() {
-		t.cutHole(first-1, copyCost)
-		t.cutHole(end, copyCost)
+		t.cutHole(first - 1)
+		t.cutHole(end)
 	}
 	if t.outer != nil {
 		t.fold()
@@ -165,7 +169,7 @@ func (t *tree) take(lo, hi int64, needed bool) *claim {
 
 func (t *tree) takeLocked(lo, hi int64, needed bool) *claim {
 	lo, hi = t.taken.missing(lo, hi)
-	if lo == hi || !needed && t.isFull() && !t.touches(lo, hi) {
+	if lo == hi || !needed && !t.isRoomFor(lo, hi) {
 		return nil
 	}
 	t.taken.add(lo, hi)
@@ -174,13 +178,27 @@ func (t *tree) takeLocked(lo, hi int64, needed bool) *claim {
 	return c
 }
 
-// isFull tells whether the nodes take all the memory that they may.
-func (t *tree) isFull() bool { return t.nodes.memory()+t.taken.ends.memory() > t.limit }
+// isRoomFor tells whether there is memory for leaves that are unknown. Those beside
+// others add no fragment, but what they are merged with may be far, or nothing, as
+// below an outer hash. So the last of the memory is for what is soon merged: leaves
+// near the first unknown one, which a copy needs that is not quite in order.
+func (t *tree) isRoomFor(lo, hi int64) bool {
+	share := t.limit / 16
+	used := t.listed()
+	if used <= t.limit-2*share || used <= t.limit-share && t.taken.touches(lo, hi) {
+		return true
+	}
+	const perLeaf = 64 // of the lists, if nothing is beside it
+	first, _ := t.taken.missing(0, t.nodes.n)
+	return lo == first || used <= t.limit && hi-first <= share/int64(t.spec.cvSize+perLeaf)
+}
 
-// touches tells whether leaves are beside others, so that they add no
-// fragment.
-func (t *tree) touches(lo, hi int64) bool {
-	return lo == 0 || t.taken.touches(lo, hi)
+// listed returns how many bytes the lists of nodes and leaves take.
+func (t *tree) listed() int64 { return t.nodes.memory() + t.taken.ends.memory() }
+
+// isCrowded tells whether there is no memory for a zero range of its own.
+func (t *tree) isCrowded() bool {
+	return t.nodes.zero.ends.memory() > t.limit/zeroShare || t.listed() > t.limit-t.limit/8
 }
 
 // count notes how much is known, for those who ask without the lock.
@@ -206,6 +224,9 @@ func (t *tree) forget(lo, hi int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	first, end := lo/leaf, min(t.nodes.n, (hi-1)/leaf+1)
+	if t.isCrowded() {
+		end = t.nodes.endOfHole(first, end)
+	}
 	t.stages.void(first, end)
 	for _, c := range t.claims {
 		if c.lo < end && first < c.hi || c.carryLo < end && first < c.carryHi {

@@ -27,7 +27,7 @@ type nodes struct {
 	limit int64
 
 	holes extents // leaves
-	zero  extents // leaves that are zero, in holes or in nodes
+	zero  extents // leaves that are known to be zero, in holes or in nodes: the most that fit
 	bytes int     // memory of the chaining values
 
 	// Chaining values are packed in runs: nodes of one level, one behind the
@@ -183,10 +183,16 @@ func (t *nodes) cut(p place, from, to int64) {
 	}
 }
 
-// addHole adds leaves that are zero.
-func (t *nodes) addHole(lo, hi int64) {
-	t.holes.add(lo, hi)
-	t.zero.add(lo, hi)
+// endOfHole returns the end of the zero leaves, or of the hole, that [lo, hi) would
+// cut in two, or else hi.
+func (t *nodes) endOfHole(lo, hi int64) int64 {
+	end := hi
+	for _, e := range []*extents{&t.zero, &t.holes} {
+		if p, ok := e.ends.floor(hi); ok && e.ends.key(p) < lo {
+			end = max(end, *e.ends.val(p))
+		}
+	}
+	return end
 }
 
 // closedHole returns the hole that leaf is in, if it cannot grow any more:

@@ -203,8 +203,8 @@ func (t *tree) hashStage(s *stage) {
 	}
 	if t.hasHoles.Load() {
 		for _, p := range s.slots {
-			t.cutHole(p.lo-1, copyCost)
-			t.cutHole(p.hi, copyCost)
+			t.cutHole(p.lo - 1)
+			t.cutHole(p.hi)
 		}
 	}
 	if t.outer != nil {

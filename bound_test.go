@@ -1,0 +1,143 @@
+package main
+
+import (
+	"bytes"
+	"encoding/binary"
+	"math/rand/v2"
+	"testing"
+)
+
+// Nothing merges below an outer hash: what is far from the start is not kept
+// without a bound, even if it is read in order.
+func TestLeavesFarFromAnOuterHashAreBounded(t *testing.T) {
+	const size, limit = 256 * mib, mib
+	for _, writable := range []bool{false, true} {
+		tr := newTree(treeOf(t, "blkhash/sha256/4k"), size, roomy(), limit)
+		if writable {
+			tr.setWritable()
+		}
+		block := randomBytes(rand.New(rand.NewPCG(3, 3)), 64<<10)
+		for lo := int64(size / 4); lo < size; lo += int64(len(block)) {
+			tr.add(lo, block, false)
+			if used := tr.listed(); used > limit+limit/8 {
+				t.Fatalf("writable %t: %d bytes are kept of what is below %d, want at most %d", writable, used, lo, limit)
+			}
+		}
+		if tr.known() == 0 {
+			t.Errorf("writable %t: nothing is kept", writable)
+		}
+		// Nearly in order, as by a client with several connections.
+		var behind []int64
+		for lo := int64(0); lo < size; lo += int64(len(block)) {
+			if behind = append(behind, lo); len(behind) == 8 {
+				for i := range behind {
+					tr.add(behind[(i+3)%8], block, false)
+				}
+				behind = behind[:0]
+			}
+		}
+		if known := tr.known(); known != size {
+			t.Errorf("writable %t: %d bytes of %d are known after a copy", writable, known, size)
+		}
+		if used := tr.listed(); used > limit+limit/8 {
+			t.Errorf("writable %t: %d bytes are kept, want at most %d", writable, used, limit)
+		}
+		if want := blkhashOf(block, size); !bytes.Equal(tr.sum(), want) {
+			t.Errorf("writable %t: %x, want %x", writable, tr.sum(), want)
+		}
+	}
+}
+
+// blkhashOf is blkhash/sha256/4k of an image that repeats a block.
+func blkhashOf(block []byte, size int64) []byte {
+	var inner []byte
+	for _, b := range blocks(block, 4096) {
+		inner = append(inner, sha(b)...)
+	}
+	inner = bytes.Repeat(inner, int(size/int64(len(block))))
+	return sha(inner, binary.LittleEndian.AppendUint64(nil, uint64(size)))
+}
+
+// Data and zeros in turn, in order, are all kept, in little memory.
+func TestDataAndZerosInTurnAreBounded(t *testing.T) {
+	const size, limit = 256 * mib, 256 << 10
+	for _, name := range []string{"blake3", "fsverity/sha256/4k", "blkhash/sha256/4k"} {
+		for _, writable := range []bool{false, true} {
+			tr := newTree(treeOf(t, name), size, roomy(), limit)
+			if writable {
+				tr.setWritable()
+			}
+			data := randomBytes(rand.New(rand.NewPCG(4, 4)), 4096)
+			most := int64(0)
+			for lo := int64(0); lo < size; lo += 8192 {
+				tr.add(lo, data, false)
+				tr.addZero(lo+4096, lo+8192, false)
+				most = max(most, tr.listed())
+			}
+			if most > limit+limit/8 {
+				t.Errorf("%s, writable %t: %d bytes were kept, want at most %d", name, writable, most, limit)
+			}
+			if known := tr.known(); known != size {
+				t.Errorf("%s, writable %t: %d bytes of %d are known", name, writable, known, size)
+			}
+		}
+	}
+}
+
+// Overwrites of an image that is one hole cut it in any number of pieces.
+func TestOverwrittenHoleIsBounded(t *testing.T) {
+	const size, limit = 8 << 40, mib
+	for _, name := range []string{"blake3", "merkle/sha256/4k", "dmverity/sha256/4k", "blkhash/sha256/4k"} {
+		tr := newTree(treeOf(t, name), size, roomy(), limit)
+		tr.setWritable()
+		tr.addZero(0, size, true)
+		r := rand.New(rand.NewPCG(5, 5))
+		data := randomBytes(r, 4096)
+		most := int64(0)
+		for range 100_000 {
+			lo := r.Int64N(size/4096) * 4096
+			tr.forget(lo, lo+4096)
+			tr.add(lo, data, false)
+			most = max(most, tr.listed())
+		}
+		if most > limit+limit/8 {
+			t.Errorf("%s: %d bytes were kept, want at most %d", name, most, limit)
+		}
+		if most < limit/2 {
+			t.Errorf("%s: %d bytes only were kept: this test shows nothing", name, most)
+		}
+	}
+}
+
+// Small overwrites of an image that is zero hash little of what is beside them.
+func TestOverwrittenHoleIsNotHashedAnew(t *testing.T) {
+	const size, writes = 16 << 30, 1000
+	spec := blake3Spec
+	hashed := int64(0)
+	spec.zero = func(cv []byte, level int, first int64) {
+		hashed += spec.zeroCost(level, first)
+		blake3Spec.zero(cv, level, first)
+	}
+	tr := newTree(&spec, size, roomy(), 64*mib)
+	tr.setWritable()
+	tr.addZero(0, size, true)
+	r := rand.New(rand.NewPCG(6, 6))
+	data := randomBytes(r, 4096)
+	for range writes {
+		lo := r.Int64N(size/4096) * 4096
+		tr.forget(lo, lo+4096)
+		tr.add(lo, data, false)
+	}
+	if hashed > writes*overwriteCost {
+		t.Errorf("%d MiB of zeros were hashed for %d overwrites, want at most %d", hashed/mib, writes, writes*overwriteCost/mib)
+	}
+	if known := tr.known(); known != size {
+		t.Errorf("%d bytes are unknown", size-known)
+	}
+	if tr.cutHoles(lastCost, never); !tr.complete() {
+		t.Error("the image is not complete")
+	}
+	if hashed < writes*overwriteCost {
+		t.Errorf("%d MiB were hashed at last: this test shows nothing", hashed/mib)
+	}
+}
