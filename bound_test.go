@@ -141,3 +141,33 @@ func TestOverwrittenHoleIsNotHashedAnew(t *testing.T) {
 		t.Errorf("%d MiB were hashed at last: this test shows nothing", hashed/mib)
 	}
 }
+
+// What is left of the nodes that small overwrites have cut takes no more memory than
+// it needs.
+func TestOverwrittenNodesAreBounded(t *testing.T) {
+	const size = 512 * mib
+	for _, c := range []struct {
+		name          string
+		stride, limit int64
+	}{
+		{"dmverity/sha256/64k", 128 << 10, 4 * mib},
+		{"blkhash/sha256/4k", 8 << 10, 28 * mib},
+		{"merkle/sha256/4k", 2 * mib, 256 << 10},
+	} {
+		tr := newTree(treeOf(t, c.name), size, &budget{}, c.limit)
+		tr.setWritable()
+		data := randomBytes(rand.New(rand.NewPCG(1, 1)), mib)
+		for lo := int64(0); lo < size; lo += mib {
+			tr.add(lo, data, false)
+		}
+		most := tr.listed()
+		for lo := int64(0); lo < size; lo += c.stride {
+			tr.forget(lo, lo+512)
+			tr.add(lo, data[:512], false) // a part of a leaf
+			most = max(most, tr.listed())
+		}
+		if most > c.limit {
+			t.Errorf("%s: %d KiB were kept, want at most %d", c.name, most>>10, c.limit>>10)
+		}
+	}
+}

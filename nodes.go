@@ -125,6 +125,18 @@ func (t *nodes) extend(r *run, cvs []byte) {
 	r.cvs = append(r.cvs, cvs...)
 }
 
+// shrink moves what is left of a run to a smaller buffer, if most of its own is
+// empty.
+func (t *nodes) shrink(r *run) {
+	if len(r.cvs)*4 > cap(r.cvs) {
+		return
+	}
+	kept := *r
+	r.cvs = nil
+	t.extend(r, kept.cvs)
+	t.release(kept.cvs)
+}
+
 // release keeps a buffer for the next run that grows.
 func (t *nodes) release(buf []byte) {
 	if cap(buf) == 0 {
@@ -177,6 +189,8 @@ func (t *nodes) cut(p place, from, to int64) {
 	if from == 0 {
 		t.release(r.cvs)
 		t.runs.remove(p)
+	} else {
+		t.shrink(r)
 	}
 	if len(right.cvs) > 0 {
 		t.runs.insert(start, right)
