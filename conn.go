@@ -114,6 +114,9 @@ func (c *conn) Begin(op nbdkit.Op, buf []byte, offset, count int64) (ticket uint
 	case nbdkit.AskExtents:
 		return c.image.beginExtents(offset, offset+count), 0, nil
 	}
+	if c.filter.isCached && !c.filter.stale.Load() {
+		c.filter.stale.Store(true)
+	}
 	ticket = c.image.beginWrite(c.cursor, offset, offset+count)
 	c.filter.overwritten(c.image, offset, offset+count)
 	return ticket, 0, nil

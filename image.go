@@ -58,6 +58,8 @@ type image struct {
 
 	awaited []awaited // digests that decide what a copy is worth
 
+	stale *atomic.Bool // the filter's, or nil
+
 	// changed is called, without locks, when the result has come or gone.
 	changed func()
 

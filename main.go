@@ -37,6 +37,11 @@ type filter struct {
 	sidecar  *sidecar
 
 	isRetried bool // nbdkit's retry filter is in front
+	isCached  bool // its cache filter is below
+
+	// stale is set once the cache may hold what a client has written: it passes on
+	// what the layer below it says of extents, which knows nothing of that.
+	stale atomic.Bool
 
 	publishing sync.Mutex // held from the look at the images to the file
 
@@ -91,6 +96,7 @@ func (f *filter) Start(parallel bool) error {
 	}
 	f.parallel = parallel
 	f.isRetried = nbdkit.IsBehind("retry")
+	f.isCached = nbdkit.IsInFrontOf("cache")
 	f.lookInFront()
 	f.sidecar = newSidecar(f.conf.file, f.conf.format, f.conf.stdout)
 	return f.sidecar.prepare()
@@ -141,6 +147,7 @@ func (f *filter) findImage(export string, size int64) (im, gone *image, err erro
 		return nil, nil, fmt.Errorf("export %q is one too many: %d others have a digest", export, len(f.images))
 	}
 	im = newImage(export, size, f.conf, f.publish)
+	im.stale = &f.stale
 	f.images[export] = im
 	f.use(im)
 	if old != nil && old.users == 0 {

@@ -97,6 +97,9 @@ func (im *image) beginExtents(lo, hi int64) uint64 {
 	return im.list(op{lo: lo, hi: hi, tainted: im.isWritten(lo, hi)})
 }
 
+// trustsExtents tells whether what is said to be zero is.
+func (im *image) trustsExtents() bool { return im.stale == nil || !im.stale.Load() }
+
 // endExtents takes the answer to such a question: each yields the ranges that
 // read as zero.
 func (im *image) endExtents(ticket uint64, lo, hi int64, each iter.Seq2[int64, int64]) {
@@ -105,6 +108,9 @@ func (im *image) endExtents(ticket uint64, lo, hi int64, each iter.Seq2[int64, i
 		if !im.answered(ticket) {
 			return
 		}
+	}
+	if !im.trustsExtents() {
+		return
 	}
 	for a, b := range each {
 		if a, b = max(a, lo), min(b, hi); a < b {
@@ -233,7 +239,7 @@ func (im *image) endZero(ticket uint64, lo, hi int64, ok bool) {
 // endTrim asks what a trimmed range reads as now.
 func (im *image) endTrim(next layer, ticket uint64, lo, hi int64, ok bool) {
 	defer im.unlist(ticket)
-	if !ok || !im.answered(ticket) {
+	if !ok || !im.answered(ticket) || !im.trustsExtents() {
 		return
 	}
 	for at := lo; at < hi; {

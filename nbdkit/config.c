@@ -57,12 +57,13 @@ count_copies (struct dl_phdr_info *info, size_t size, void *opaque)
 
 struct search {
   const char *name;             /* of a filter */
+  int behind;                   /* it is looked for behind this one */
   int past;                     /* this one has been seen */
   int found;
 };
 
 static int
-search_front (struct dl_phdr_info *info, size_t size, void *opaque)
+search_filter (struct dl_phdr_info *info, size_t size, void *opaque)
 {
   struct search *search = opaque;
   const struct nbdkit_filter *(*init) (void);
@@ -76,7 +77,7 @@ search_front (struct dl_phdr_info *info, size_t size, void *opaque)
   init = (const struct nbdkit_filter *(*) (void)) dlsym (dl, "filter_init");
   if (dlsym (dl, "nbdkit_go_filter_about") == (void *) nbdkit_go_filter_about)
     search->past = 1;
-  else if (search->past && init)
+  else if (search->past != search->behind && init)
     search->found = strcmp (init ()->name, search->name) == 0;
   dlclose (dl);
   return search->found;
@@ -86,13 +87,25 @@ search_front (struct dl_phdr_info *info, size_t size, void *opaque)
  * the client last.  So there is no need to read its command line, where
  * filters may be files and options may be shortened.
  */
+static int
+find_filter (const char *name, int behind)
+{
+  struct search search = { .name = name, .behind = behind };
+
+  dl_iterate_phdr (search_filter, &search);
+  return search.found;
+}
+
 int
 filter_is_behind (const char *name)
 {
-  struct search search = { .name = name };
+  return find_filter (name, 0);
+}
 
-  dl_iterate_phdr (search_front, &search);
-  return search.found;
+int
+filter_is_in_front_of (const char *name)
+{
+  return find_filter (name, 1);
 }
 
 void

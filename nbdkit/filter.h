@@ -76,6 +76,9 @@ extern int filter_failed;
 /* Whether a filter of that name is in front of this one. */
 extern int filter_is_behind (const char *name);
 
+/* Whether this filter is in front of one of that name. */
+extern int filter_is_in_front_of (const char *name);
+
 /* start.c */
 extern int filter_start_go (void);
 

@@ -224,6 +224,13 @@ func IsBehind(filter string) bool {
 	return C.filter_is_behind(name) != 0
 }
 
+// IsInFrontOf tells whether this filter is in front of nbdkit's one of that name.
+func IsInFrontOf(filter string) bool {
+	name := C.CString(filter)
+	defer C.free(unsafe.Pointer(name))
+	return C.filter_is_in_front_of(name) != 0
+}
+
 // Next is the layer below, as one connection sees it. It may be used by
 // several goroutines if the layers below are parallel. The layer itself has
 // logged the cause of an error that a method returns.
