@@ -171,3 +171,34 @@ func TestOverwrittenNodesAreBounded(t *testing.T) {
 		}
 	}
 }
+
+// Nor do they as long as their client is there, when all of the image is known.
+func TestOverwritesOfAKnownHoleDoNotHashIt(t *testing.T) {
+	const size, writes = 600 << 30, 200
+	im := newImage("", size, testConfig(t, "digest", "blake3"), func() {})
+	c := im.connect()
+	im.setWritable()
+	spec, hashed := blake3Spec, int64(0)
+	spec.zero = func(cv []byte, level int, first int64) {
+		hashed += spec.zeroCost(level, first)
+		blake3Spec.zero(cv, level, first)
+	}
+	im.trees[0].spec, im.trees[0].nodes.spec = &spec, &spec
+	im.zero(0, size, true)
+	hashed = 0
+	r := rand.New(rand.NewPCG(7, 7))
+	data := randomBytes(r, 4096)
+	for range writes {
+		lo := r.Int64N(size/4096) * 4096
+		ticket := im.beginWrite(c, lo, lo+4096)
+		im.endWrite(nil, c, ticket, lo, data, true)
+	}
+	if hashed > writes*overwriteCost {
+		t.Errorf("%d MiB of zeros were hashed for %d overwrites, want at most %d", hashed/mib, writes, writes*overwriteCost/mib)
+	}
+	im.disconnect(c)
+	im.settle()
+	if r := im.snapshot(); r.State != complete {
+		t.Errorf("the image is %s", r.State)
+	}
+}

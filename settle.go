@@ -16,10 +16,8 @@ func (im *image) settle() {
 	}
 	for _, t := range im.trees {
 		t.flushLast()
-		if t.hasHoles.Load() && t.isCovered() {
-			t.cutHoles(lastCost, func() bool { return false })
-		}
 	}
+	im.cutLast(im.mayChange)
 	for _, k := range im.known {
 		if !k.complete() {
 			im.judge()
@@ -32,6 +30,27 @@ func (im *image) settle() {
 	}
 	if sums, all := im.takeSums(); all && im.setSums(began, sums) {
 		im.announce()
+	}
+}
+
+// mayChange tells whether a client may yet replace what is there: holes that it
+// overwrites would have been hashed in vain, each time.
+func (im *image) mayChange() bool {
+	if im.deferred.Load() {
+		return true
+	}
+	im.mu.Lock()
+	defer im.mu.Unlock()
+	return im.writers > 0
+}
+
+// cutLast makes nodes of the holes of trees of which all else is known, until
+// interrupted returns true.
+func (im *image) cutLast(interrupted func() bool) {
+	for _, t := range im.trees {
+		if t.hasHoles.Load() && t.isCovered() {
+			t.cutHoles(lastCost, interrupted)
+		}
 	}
 }
 

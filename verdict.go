@@ -198,6 +198,9 @@ func (im *image) verdictOfWriter() error {
 		return im.errHopeless()
 	}
 	im.settle()
+	if len(im.conf.expect) > 0 {
+		im.cutLast(nbdkit.Stopping)
+	}
 	// Another thread may be merging nodes, or folding them.
 	for len(im.conf.expect) > 0 && !im.done.Load() && !im.isLost() {
 		due := im.countDue()
