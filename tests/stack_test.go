@@ -341,3 +341,46 @@ server { listen 127.0.0.1:`+port+`; root `+root+`; } }
 	})
 	return "http://127.0.0.1:" + port
 }
+
+// nbdkit's cache filter tells of holes where it holds what a client has written, or
+// still has what was trimmed.
+func TestWrittenThroughACacheBelow(t *testing.T) {
+	for name, write := range map[string]string{
+		// More than digest-memory, so that a part must be read again.
+		"backwards": `
+for at in range(15 << 20, -1, -(1 << 20)):
+    h.pwrite(os.urandom(1 << 20), at)`,
+		"trimmed": `
+h.pwrite(os.urandom(16 << 20), 0)
+h.trim(1 << 20, 1 << 20)`,
+		"asked": `
+h.pwrite(os.urandom(16 << 20), 0)
+h.pread(1 << 20, 15 << 20)
+h.block_status(16 << 20, 0, lambda *args: 0)
+h.trim(1 << 20, 1 << 20)
+h.block_status(16 << 20, 0, lambda *args: 0)`,
+	} {
+		for _, digest := range []string{"sha256", "blake3"} {
+			t.Run(name+", "+digest, func(t *testing.T) {
+				t.Parallel()
+				image, copied := filepath.Join(t.TempDir(), "disk.img"), filepath.Join(t.TempDir(), "copy.img")
+				run(t, "", "truncate", "-s", "16M", image)
+				s := serve(t, "--filter="+filter, "--filter=cache", "file", image, "digest="+digest, "digest-memory=1M")
+				offline(t, fmt.Sprintf(`
+import os
+h.add_meta_context("base:allocation")
+h.connect_uri(%q)
+%s
+h.shutdown()`, s.uri(), write))
+				state := ask(t, s, ".digest-final")
+				// Not nbdcopy, which believes what it is told of holes.
+				offline(t, fmt.Sprintf(`
+h.connect_uri(%q)
+open(%q, "wb").write(h.pread(16 << 20, 0))
+h.shutdown()`, s.uri(), copied))
+				wantState(t, state, " complete "+digest+":"+sumOf(t, digest, copied))
+				s.stop()
+			})
+		}
+	}
+}
