@@ -118,6 +118,7 @@ var realImages = []struct {
 	{"gzip of a page with a name", "echo '<?xml version=\"1.0\"?><Error/>' > f; gzip f; mv f.gz img", "xml", ""},
 	{"bzip2", "echo hello | bzip2 > img", "bzip2", ""},
 	{"zstd", "echo hello | zstd -q > img", "zstd", ""},
+	{"zstd behind a frame to skip, as of pzstd", `printf '\120\052\115\030\004\000\000\000size' > img; echo hello | zstd -q >> img`, "zstd", ""},
 	{"lz4", "echo hello | lz4 -q > img", "lz4", ""},
 	{"lzip", "echo hello | lzip > img", "lzip", ""},
 	{"tar", "echo hello > f; tar -cf img f", "tar", ""},

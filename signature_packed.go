@@ -50,9 +50,33 @@ func isTar(v *view, _ int64) bool {
 // old format, hexadecimal ones in the new.
 func isCpio(v *view, _ int64) bool {
 	length, digits := int64(110), "0123456789abcdefABCDEF"
+	sizeAt, sizeEnd, base := 94, 102, 16 // of the name
 	if v.u8(5) == '7' {
 		length, digits = 76, "01234567"
+		sizeAt, sizeEnd, base = 59, 65, 8
 	}
 	header := v.at(0, length)
-	return header != nil && len(bytes.Trim(header[6:], digits)) == 0
+	if header == nil || len(bytes.Trim(header[6:], digits)) != 0 {
+		return false
+	}
+	// A list of checksums may begin so, too. The name is behind the header, with
+	// a zero at its end.
+	name, _ := strconv.ParseInt(string(header[sizeAt:sizeEnd]), base, 64)
+	return name > 0 && name <= maxCpioName && len(v.at(length+name-1, 1)) == 1 && v.u8(length+name-1) == 0
+}
+
+// maxCpioName is PATH_MAX of Linux, with the zero.
+const maxCpioName = 4096
+
+// isZstd wants a frame behind those that are to be skipped, of which pzstd puts one
+// first: RFC 8878, section 3.1.2.
+func isZstd(v *view, _ int64) bool {
+	at := int64(0)
+	for range 4 {
+		if v.le32(at)>>4 != 0x184d2a5 {
+			break
+		}
+		at += 8 + int64(v.le32(at+4))
+	}
+	return v.has(at, "\x28\xb5\x2f\xfd")
 }

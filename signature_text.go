@@ -37,11 +37,32 @@ func (v *view) textKind() (kind, bool) {
 	}
 	n := min(int64(len(v.prefix)), textSize)
 	v.looked += n
-	return textKindOf(v.prefix[:n], v.size > n)
+	k, ok := textKindOf(v.prefix[:n], v.size > n)
+	if ok || v.size == n || v.size > int64(len(v.prefix)) || !isZero(v.prefix[n:]) {
+		return k, ok
+	}
+	// A page that is padded to more than that.
+	v.looked += v.size - n
+	k, ok = textKindOf(v.prefix[:n], false)
+	return k, ok && k != textKind
 }
 
-// textKindOf looks at the start of data, or at all of it if it has no more.
+// textKindOf looks at the start of data, or at all of it if it has no more. Zeros may
+// be behind it then: a copy of a page is padded to whole sectors, as by qemu-img.
 func textKindOf(start []byte, more bool) (kind, bool) {
+	k, ok := exactKindOf(start, more)
+	text := bytes.TrimRight(start, "\x00")
+	if ok || more || len(text) == 0 || len(text) == len(start) {
+		return k, ok
+	}
+	if k, ok = exactKindOf(text, false); ok {
+		return k, true
+	}
+	return exactKindOf(start[:len(text)+1], false) // the last byte of UTF-16
+}
+
+// exactKindOf is textKindOf for what is not padded.
+func exactKindOf(start []byte, more bool) (kind, bool) {
 	s, ok := decodeText(start, more)
 	if ok {
 		return markup(s), true
@@ -52,6 +73,21 @@ func textKindOf(start []byte, more bool) (kind, bool) {
 	if eightBit := strings.TrimPrefix(string(start), utf8BOM); !hasControls(eightBit) {
 		if k := markup(eightBit); k != textKind {
 			return k, true
+		}
+	}
+	return utf16Kind(start, more)
+}
+
+// utf16Kind is for pages in UTF-16 without a byte order mark, of which only the
+// beginning need be ASCII.
+func utf16Kind(start []byte, more bool) (kind, bool) {
+	for zeroAt, order := range []binary.ByteOrder{binary.BigEndian, binary.LittleEndian} {
+		if len(start) < 4 || !looksUTF16(start[:4], zeroAt) {
+			continue
+		}
+		if s := decodeUTF16(start, order, more); utf8.ValidString(s) && !hasControls(s) {
+			k := markup(s)
+			return k, k != textKind
 		}
 	}
 	return kind{}, false
