@@ -109,16 +109,21 @@ func TestOverwrittenHoleIsBounded(t *testing.T) {
 	}
 }
 
+// countZeros returns BLAKE3, and how many bytes of zeros it has hashed.
+func countZeros() (*treeSpec, *int64) {
+	spec, hashed := blake3Spec, new(int64)
+	spec.zero = func(cv []byte, level int, first int64) {
+		*hashed += spec.zeroCost(level, first)
+		blake3Spec.zero(cv, level, first)
+	}
+	return &spec, hashed
+}
+
 // Small overwrites of an image that is zero hash little of what is beside them.
 func TestOverwrittenHoleIsNotHashedAnew(t *testing.T) {
 	const size, writes = 16 << 30, 1000
-	spec := blake3Spec
-	hashed := int64(0)
-	spec.zero = func(cv []byte, level int, first int64) {
-		hashed += spec.zeroCost(level, first)
-		blake3Spec.zero(cv, level, first)
-	}
-	tr := newTree(&spec, size, roomy(), 64*mib)
+	spec, hashed := countZeros()
+	tr := newTree(spec, size, roomy(), 64*mib)
 	tr.setWritable()
 	tr.addZero(0, size, true)
 	r := rand.New(rand.NewPCG(6, 6))
@@ -128,8 +133,8 @@ func TestOverwrittenHoleIsNotHashedAnew(t *testing.T) {
 		tr.forget(lo, lo+4096)
 		tr.add(lo, data, false)
 	}
-	if hashed > writes*overwriteCost {
-		t.Errorf("%d MiB of zeros were hashed for %d overwrites, want at most %d", hashed/mib, writes, writes*overwriteCost/mib)
+	if *hashed > writes*overwriteCost {
+		t.Errorf("%d MiB of zeros were hashed for %d overwrites, want at most %d", *hashed/mib, writes, writes*overwriteCost/mib)
 	}
 	if known := tr.known(); known != size {
 		t.Errorf("%d bytes are unknown", size-known)
@@ -137,8 +142,35 @@ func TestOverwrittenHoleIsNotHashedAnew(t *testing.T) {
 	if tr.cutHoles(lastCost, never); !tr.complete() {
 		t.Error("the image is not complete")
 	}
-	if hashed < writes*overwriteCost {
-		t.Errorf("%d MiB were hashed at last: this test shows nothing", hashed/mib)
+	if *hashed < writes*overwriteCost {
+		t.Errorf("%d MiB were hashed at last: this test shows nothing", *hashed/mib)
+	}
+}
+
+// Nor do they as long as their client is there, when all of the image is known.
+func TestOverwritesOfAKnownHoleDoNotHashIt(t *testing.T) {
+	const size, writes = 600 << 30, 200
+	im := newImage("", size, testConfig(t, "digest", "blake3"), func() {})
+	c := im.connect()
+	im.setWritable()
+	spec, hashed := countZeros()
+	im.trees[0].spec, im.trees[0].nodes.spec = spec, spec
+	im.zero(0, size, true)
+	*hashed = 0
+	r := rand.New(rand.NewPCG(7, 7))
+	data := randomBytes(r, 4096)
+	for range writes {
+		lo := r.Int64N(size/4096) * 4096
+		ticket := im.beginWrite(c, lo, lo+4096)
+		im.endWrite(nil, c, ticket, lo, data, true)
+	}
+	if *hashed > writes*overwriteCost {
+		t.Errorf("%d MiB of zeros were hashed for %d overwrites, want at most %d", *hashed/mib, writes, writes*overwriteCost/mib)
+	}
+	im.disconnect(c)
+	im.settle()
+	if r := im.snapshot(); r.State != complete {
+		t.Errorf("the image is %s", r.State)
 	}
 }
 
@@ -169,36 +201,5 @@ func TestOverwrittenNodesAreBounded(t *testing.T) {
 		if most > c.limit {
 			t.Errorf("%s: %d KiB were kept, want at most %d", c.name, most>>10, c.limit>>10)
 		}
-	}
-}
-
-// Nor do they as long as their client is there, when all of the image is known.
-func TestOverwritesOfAKnownHoleDoNotHashIt(t *testing.T) {
-	const size, writes = 600 << 30, 200
-	im := newImage("", size, testConfig(t, "digest", "blake3"), func() {})
-	c := im.connect()
-	im.setWritable()
-	spec, hashed := blake3Spec, int64(0)
-	spec.zero = func(cv []byte, level int, first int64) {
-		hashed += spec.zeroCost(level, first)
-		blake3Spec.zero(cv, level, first)
-	}
-	im.trees[0].spec, im.trees[0].nodes.spec = &spec, &spec
-	im.zero(0, size, true)
-	hashed = 0
-	r := rand.New(rand.NewPCG(7, 7))
-	data := randomBytes(r, 4096)
-	for range writes {
-		lo := r.Int64N(size/4096) * 4096
-		ticket := im.beginWrite(c, lo, lo+4096)
-		im.endWrite(nil, c, ticket, lo, data, true)
-	}
-	if hashed > writes*overwriteCost {
-		t.Errorf("%d MiB of zeros were hashed for %d overwrites, want at most %d", hashed/mib, writes, writes*overwriteCost/mib)
-	}
-	im.disconnect(c)
-	im.settle()
-	if r := im.snapshot(); r.State != complete {
-		t.Errorf("the image is %s", r.State)
 	}
 }

@@ -201,21 +201,20 @@ func (e *endPass) cut(p *piece) {
 // look asks the layer below for the extent at offset, with the next ones if
 // they are alike, and makes dataEnd its end.
 func (e *endPass) look(offset int64) (zero bool) {
-	if !e.im.trustsExtents() {
-		e.dataEnd = offset + min(endBlindSize, e.im.size-offset)
-		return false
-	}
 	first := true
 	joined := true
-	err := e.next.Extents(offset, e.im.size, func(at, length int64, z bool) {
-		if first {
-			zero, first = z, false
-		}
-		joined = joined && z == zero
-		if joined {
-			e.dataEnd = at + length
-		}
-	})
+	var err error
+	if e.im.trustsExtents() {
+		err = e.next.Extents(offset, e.im.size, func(at, length int64, z bool) {
+			if first {
+				zero, first = z, false
+			}
+			joined = joined && z == zero
+			if joined {
+				e.dataEnd = at + length
+			}
+		})
+	}
 	if err != nil || first || e.dataEnd <= offset {
 		e.dataEnd = offset + min(endBlindSize, e.im.size-offset)
 		return false

@@ -183,9 +183,12 @@ func (t *tree) takeLocked(lo, hi int64, needed bool) *claim {
 // below an outer hash. So the last of the memory is for what is soon merged: leaves
 // near the first unknown one, which a copy needs that is not quite in order.
 func (t *tree) isRoomFor(lo, hi int64) bool {
+	if !t.isFull() {
+		return true
+	}
 	share := t.limit / 16
 	used := t.listed()
-	if used <= t.limit-2*share || used <= t.limit-share && t.taken.touches(lo, hi) {
+	if used <= t.limit-share && t.taken.touches(lo, hi) {
 		return true
 	}
 	const perLeaf = 64 // of the lists, if nothing is beside it
@@ -196,9 +199,12 @@ func (t *tree) isRoomFor(lo, hi int64) bool {
 // listed returns how many bytes the lists of nodes and leaves take.
 func (t *tree) listed() int64 { return t.nodes.memory() + t.taken.ends.memory() }
 
-// isCrowded tells whether there is no memory for a zero range of its own.
+// isFull tells whether there is no memory for leaves here and there.
+func (t *tree) isFull() bool { return t.listed() > t.limit-t.limit/8 }
+
+// isCrowded tells whether there is none for a zero range of its own.
 func (t *tree) isCrowded() bool {
-	return t.nodes.zero.ends.memory() > t.limit/zeroShare || t.listed() > t.limit-t.limit/8
+	return t.isFull() || t.nodes.zero.ends.memory() > t.limit/zeroShare
 }
 
 // count notes how much is known, for those who ask without the lock.

@@ -62,7 +62,7 @@ func isCpio(v *view, _ int64) bool {
 	// A list of checksums may begin so, too. The name is behind the header, with
 	// a zero at its end.
 	name, _ := strconv.ParseInt(string(header[sizeAt:sizeEnd]), base, 64)
-	return name > 0 && name <= maxCpioName && len(v.at(length+name-1, 1)) == 1 && v.u8(length+name-1) == 0
+	return name > 0 && name <= maxCpioName && v.has(length+name-1, "\x00")
 }
 
 // maxCpioName is PATH_MAX of Linux, with the zero.
