@@ -47,7 +47,13 @@ func (c *conn) enter(im *image, next nbdkit.Next, readonly bool) error {
 	if !readonly {
 		im.setWritable()
 	}
-	if err := im.admit(next, readonly); err != nil {
+	owner := c
+	if shared, err := next.CanMultiConn(); err != nil {
+		return err
+	} else if shared {
+		owner = nil
+	}
+	if err := im.admit(next, owner, readonly); err != nil {
 		return err
 	}
 	err := c.inspect(im, next)
@@ -105,7 +111,7 @@ func (c *conn) Begin(op nbdkit.Op, buf []byte, offset, count int64) (ticket uint
 		// Listed first, so that a write that comes meanwhile is noticed.
 		ticket = c.image.beginRead(c.cursor, offset, offset+count)
 		if !c.image.isRestDue() { // which End reads
-			answered = c.image.fromPrefix(buf, offset)
+			answered = c.image.fromStart(c, buf, offset)
 		}
 		if answered == len(buf) {
 			return c.endKept(ticket, offset, count)

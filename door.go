@@ -14,8 +14,9 @@ import (
 // unsafe.go). It is read once for all connections that are open at a time, and
 // again for the next client after them: a web server may have been mended, or
 // may have broken. What was read counts for the digests, and reads of it are
-// answered from memory until somebody writes to the image. If everything is to
-// be let in, nobody looks.
+// answered from memory until somebody writes to the image. If the layer below does
+// not say that all connections see the same (multi-conn), it is read for each client,
+// and answers that one alone. If everything is to be let in, nobody looks.
 //
 // What was read at the door may be all of a small image, and a client that may
 // write may be about to replace it. So until one has written, or any client has
@@ -23,9 +24,16 @@ import (
 // of a wrong image fails even so, as it may be the last one of a copy: a reader
 // goes on to read, and a writer writes zeros where it need not have.
 
-// admit looks at the image on behalf of a new connection, and counts it. Each
-// successful call must be followed by leave.
-func (im *image) admit(next layer, readonly bool) error {
+// A start is what was read at the door, and answers reads.
+type start struct {
+	bytes []byte
+	of    *conn // whose it is, or nil if it is everybody's
+}
+
+// admit looks at the image on behalf of a new connection, and counts it. The start
+// that is read is its own, or everybody's if owner is nil. Each successful call must
+// be followed by leave.
+func (im *image) admit(next layer, owner *conn, readonly bool) error {
 	im.door.Lock()
 	defer im.door.Unlock()
 	if im.isHopeless() {
@@ -36,8 +44,8 @@ func (im *image) admit(next layer, readonly bool) error {
 	} else {
 		im.deferVerdict()
 	}
-	if im.prefix.Load() == nil && im.conf.looks() {
-		if err := im.look(next, readonly); err != nil {
+	if s := im.start.Load(); im.conf.looks() && (s == nil || s.of != nil || owner != nil) {
+		if err := im.look(next, owner, readonly); err != nil {
 			return err
 		}
 	}
@@ -68,6 +76,21 @@ func (im *image) endDeferral() {
 	im.deferred.Store(false)
 }
 
+// forgetDoor makes unknown, before the first write, what was read at the door: a flush
+// in the middle of a copy is not to be judged by what the copy is yet to replace. Other
+// writes wait until that is done.
+func (im *image) forgetDoor() {
+	im.door.Lock()
+	defer im.door.Unlock()
+	if !im.deferred.Load() {
+		return
+	}
+	for _, k := range im.known {
+		k.forget(0, im.size)
+	}
+	im.endDeferral()
+}
+
 // refusal tells why no client is let in any more.
 func (im *image) refusal() error {
 	switch {
@@ -79,7 +102,7 @@ func (im *image) refusal() error {
 	return errNoVerdict
 }
 
-func (im *image) look(next layer, readonly bool) error {
+func (im *image) look(next layer, owner *conn, readonly bool) error {
 	prefix := make([]byte, min(im.size, prefixSize))
 	ticket := im.beginLook(0, int64(len(prefix)))
 	if len(prefix) > 0 {
@@ -124,7 +147,7 @@ func (im *image) look(next layer, readonly bool) error {
 	im.mu.Lock()
 	defer im.mu.Unlock()
 	if !im.written {
-		im.prefix.Store(&prefix)
+		im.start.Store(&start{prefix, owner})
 	}
 	return nil
 }
@@ -135,14 +158,14 @@ func (im *image) isChanged() bool {
 	return im.written
 }
 
-// fromPrefix answers the beginning of a read from memory, if it can, and
+// fromStart answers the beginning of a connection's read from memory, if it can, and
 // returns how many bytes that is.
-func (im *image) fromPrefix(buf []byte, offset int64) int {
-	prefix := im.prefix.Load()
-	if prefix == nil || offset >= int64(len(*prefix)) {
+func (im *image) fromStart(c *conn, buf []byte, offset int64) int {
+	s := im.start.Load()
+	if s == nil || s.of != nil && s.of != c || offset >= int64(len(s.bytes)) {
 		return 0
 	}
-	return copy(buf, (*prefix)[offset:])
+	return copy(buf, s.bytes[offset:])
 }
 
 // leave ends what admit has begun.
@@ -150,7 +173,7 @@ func (im *image) leave() {
 	im.door.Lock()
 	defer im.door.Unlock()
 	if im.guests--; im.guests == 0 {
-		im.prefix.Store(nil)
+		im.start.Store(nil)
 		im.dropSpare()
 	}
 }

@@ -84,8 +84,8 @@ type image struct {
 	guests int                // connections
 	seen   *[sha256.Size]byte // of the start of the image, when a client looked at it last
 
-	// prefix is seen as long as there are clients and nobody has written.
-	prefix atomic.Pointer[[]byte]
+	// start is seen as long as there are clients and nobody has written.
+	start atomic.Pointer[start]
 
 	verifying sync.Mutex // held by the client that verifies the image
 

@@ -120,7 +120,7 @@ func (f *filter) image(export string, size int64) (*image, error) {
 	im, old, err := f.findImage(export, size)
 	if old != nil {
 		old.end()
-		old.prefix.Store(nil)
+		old.start.Store(nil)
 		f.queries.endTurnOf(export)
 		f.publish() // without the result of what was there
 		logError("%v has changed its size from %d to %d: its digest begins anew", old, old.size, size)

@@ -132,6 +132,9 @@ func (im *image) isWritten(lo, hi int64) bool {
 // beginWrite lists a request that changes [lo, hi).
 func (im *image) beginWrite(c *cursor, lo, hi int64) uint64 {
 	im.touch()
+	if im.deferred.Load() {
+		im.forgetDoor()
+	}
 	ticket, result := im.listWrite(c, lo, hi)
 	for _, k := range im.known {
 		k.forget(lo, hi)
@@ -175,7 +178,7 @@ func (im *image) listWrite(c *cursor, lo, hi int64) (ticket uint64, result int) 
 // that is to be withdrawn.
 func (im *image) taint(lo, hi int64) (result int) {
 	im.written = true
-	im.prefix.Store(nil)
+	im.start.Store(nil)
 	im.marks.Store(nil)
 	im.began++
 	im.done.Store(false)

@@ -170,8 +170,8 @@ func TestRestOfASmallImage(t *testing.T) {
 func TestRestWithAReadOfTheStart(t *testing.T) {
 	for _, digest := range []string{"sha256", "blake3"} {
 		im, c := restImage(t, digest)
-		start := c.layer.bytes[:mib]
-		im.prefix.Store(&start)
+		bytes := c.layer.bytes[:mib]
+		im.start.Store(&start{bytes: bytes})
 		conn := &conn{image: im, cursor: c.cursor}
 		buf := make([]byte, 4096)
 		if _, answered, err := conn.Begin(nbdkit.Read, buf, 0, 4096); answered != 4096 || err != nil {
@@ -184,7 +184,7 @@ func TestRestWithAReadOfTheStart(t *testing.T) {
 			t.Errorf("%s: the last read has %d bytes of the start that is kept, %v", digest, answered, err)
 			continue
 		}
-		im.endRead(c.layer, c.cursor, ticket, 0, start[:4096])
+		im.endRead(c.layer, c.cursor, ticket, 0, bytes[:4096])
 		im.readEarly(c.layer, c.cursor)
 		if im.verdict() == nil {
 			t.Errorf("%s: no verdict with a last read of the start", digest)

@@ -37,6 +37,12 @@ next_can_write (nbdkit_next *next)
 }
 
 static int
+next_can_multi_conn (nbdkit_next *next)
+{
+  return next->can_multi_conn (next);
+}
+
+static int
 next_can_extents (nbdkit_next *next)
 {
   return next->can_extents (next);
@@ -250,6 +256,15 @@ func (n Next) CanWrite() (bool, error) {
 	r := C.next_can_write(n.p)
 	if r < 0 {
 		return false, fmt.Errorf("the layer below does not tell whether it can be written")
+	}
+	return r > 0, nil
+}
+
+// CanMultiConn tells whether all connections see the same, as the layer says.
+func (n Next) CanMultiConn() (bool, error) {
+	r := C.next_can_multi_conn(n.p)
+	if r < 0 {
+		return false, fmt.Errorf("the layer below does not tell whether its connections see the same")
 	}
 	return r > 0, nil
 }

@@ -70,6 +70,42 @@ func TestCopyOverAnotherImage(t *testing.T) {
 	}
 }
 
+// flushingWriter flushes after each write, and goes from the end to the start.
+const flushingWriter = `
+data = open(%q, "rb").read()
+for at in reversed(range(0, len(data), 1 << 16)):
+    h.pwrite(data[at:at + (1 << 16)], at)
+    h.flush()`
+
+// What the door has read of a small image is not what the copy is judged by.
+func TestFlushInTheMiddleOfACopy(t *testing.T) {
+	for _, size := range []int64{128 * kib, mib, mib + 512, 3 * mib} {
+		source := randomImage(t, size)
+		for _, right := range []bool{true, false} {
+			for old, target := range oldImages(t, size) {
+				t.Run(fmt.Sprint(size, " ", right, " ", old), func(t *testing.T) {
+					sum := sumOf(t, "blake3", source)
+					if !right {
+						sum = bend(sum)
+					}
+					s := serve(t, "--filter="+filter, "file", target, "digest-expect=blake3:"+sum, "digest-file=/dev/null")
+					o := execute(t, "", "/usr/bin/python3", "-m", "nbd", "-u", s.uri(), "-c", fmt.Sprintf(flushingWriter, source))
+					if (o.status == 0) != right {
+						t.Errorf("the copy ends with status %d: %s", o.status, o.stderr)
+					}
+					if !same(t, source, target) {
+						t.Error("not all was written before the copy failed")
+					}
+					s.signal(terminate)
+					if status := s.cmd.ProcessState.ExitCode(); (status == 0) != right {
+						t.Errorf("nbdkit ends with status %d: %s", status, s.stderr())
+					}
+				})
+			}
+		}
+	}
+}
+
 // askingReader asks for extents after it has read, and reads no holes.
 const askingReader = `
 import nbd

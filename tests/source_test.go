@@ -1,6 +1,7 @@
 package tests
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -97,5 +98,46 @@ func TestStartOfABlankImageIsComparedToo(t *testing.T) {
 			})
 			s.stop()
 		})
+	}
+}
+
+// A plugin that does not say that all connections see the same may serve each its
+// own image, as the tmpdisk plugin does: a client gets no byte of another's, and the
+// export has no digest.
+func TestEachConnectionHasItsOwnImage(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"first", "other"} {
+		run(t, dir, "sh", "-c", "head -c 2M /dev/urandom > "+name+".img")
+	}
+	s := serve(t, "-r", "--filter="+filter, "eval", "digest=sha256,blake3",
+		"open=mkdir "+dir+"/opened 2>/dev/null && echo first || echo other", "get_size=echo 2M",
+		"pread=dd if="+dir+"/$2.img skip=$4 count=$3 iflag=skip_bytes,count_bytes,fullblock status=none")
+	offline(t, fmt.Sprintf(`
+clients = []
+for name in ["first", "other"]:
+    c = nbd.NBD()
+    c.connect_uri(%q)
+    clients.append((c, open(%q + "/" + name + ".img", "rb").read()))
+for at in [0, 512, (1 << 20) - 512, 1 << 20]:
+    for c, data in clients:
+        assert c.pread(1024, at) == data[at:at + 1024], at
+`, s.uri(), dir))
+	if d := ask(t, s, ".digest"); d.Images[0].State != "failed" {
+		t.Errorf("the answer is %+v", d.Images[0])
+	}
+	s.stop()
+}
+
+// The first of them, and mostly the only one, is answered from what was read for it.
+func TestOnlyConnectionReadsNothingTwice(t *testing.T) {
+	image, log := randomImage(t, 2*mib), filepath.Join(t.TempDir(), "log")
+	s := serve(t, "-r", "--filter="+filter, "--filter=log", "--filter=multi-conn", "file", image,
+		"multi-conn-mode=disable", "logfile="+log)
+	copyAll(t, s.uri())
+	wantState(t, ask(t, s, ".digest"), " complete blake3:"+sumOf(t, "blake3", image))
+	s.stop()
+	// The door looks at the end of an image, too.
+	if total, again := bytesRead(t, log, 2*mib); total-again != 2*mib || again > 2*kib {
+		t.Errorf("%d bytes were read, %d of them again", total, again)
 	}
 }
