@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"fmt"
 
@@ -193,13 +194,15 @@ func (im *image) check(s signature, readonly bool) error {
 	if im.isDestination(s, readonly) {
 		return nil
 	}
-	if err := im.conf.signature.check(s, im.size); err != nil {
-		return fmt.Errorf("%v is refused: %w", im, err)
-	}
+	kind, danger := im.conf.signature.check(s, im.size), error(nil)
 	if im.conf.refuseUnsafe {
-		if err := s.unsafe(); err != nil {
-			return fmt.Errorf("%v is refused: %w", im, err)
-		}
+		danger = s.unsafe()
+	}
+	switch {
+	case kind != nil && danger != nil:
+		return fmt.Errorf("%v is refused: %w; and %w", im, kind, danger)
+	case kind != nil || danger != nil:
+		return fmt.Errorf("%v is refused: %w", im, cmp.Or(kind, danger))
 	}
 	return nil
 }

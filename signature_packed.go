@@ -10,7 +10,7 @@ import (
 
 func isBzip2(v *view, _ int64) bool {
 	level := v.u8(3)
-	return level >= '1' && level <= '9' && v.has(4, "\x31\x41\x59\x26\x53\x59")
+	return level >= '1' && level <= '9' && (v.has(4, "\x31\x41\x59\x26\x53\x59") || v.has(4, "\x17\x72\x45\x38\x50\x90")) // of a block, or of the end
 }
 
 // isLZMA checks the header of the older format of xz, which has no real

@@ -219,7 +219,7 @@ func trimPartialRune(s string) string {
 // U+0080 to U+009F are let pass: pages that were encoded twice have them.
 func hasControls(s string) bool {
 	return strings.ContainsFunc(s, func(r rune) bool {
-		return (r < ' ' || r == 0x7f) && !strings.ContainsRune("\t\n\r\f\v\b\x1b", r)
+		return (r < ' ' || r == 0x7f) && !strings.ContainsRune("\t\n\r\f\v\a\b\x1a\x1b", r)
 	})
 }
 
@@ -241,17 +241,21 @@ func markup(s string) kind {
 		s = rest
 	}
 	for _, start := range htmlStarts {
-		if len(s) >= len(start) && strings.EqualFold(s[:len(start)], start) {
+		if hasPrefixFold(s, start) {
 			return htmlKind
 		}
 	}
 	switch {
-	case strings.HasPrefix(s, "<?xml"), isXMLTag(s):
+	case strings.HasPrefix(s, "<?xml"), hasPrefixFold(s, "<!doctype"), isXMLTag(s):
 		return xmlKind
 	case isJSON(s):
 		return jsonKind
 	}
 	return textKind
+}
+
+func hasPrefixFold(s, prefix string) bool {
+	return len(s) >= len(prefix) && strings.EqualFold(s[:len(prefix)], prefix)
 }
 
 // isXMLTag tells whether s starts with a tag such as <Error> or <a:b c="d">.

@@ -93,6 +93,9 @@ func TestText(t *testing.T) {
 		{"a zero byte at 4096, which is not looked at", strings.Repeat("x", 4096) + "\x00", "text"},
 		{"a boot sector with a message", "\xeb\x1e\x90Non-System disk\r\nReplace and press any key\r\n" + strings.Repeat("\x00", 470) + "\x55\xaa", "unknown"},
 		{"a disk whose first sector is a message", "Missing operating system\r\n" + strings.Repeat(" ", 486) + strings.Repeat("\x00", 8192), "unknown"},
+		{"a bell and the end of a file of DOS", "not found\a\r\n\x1a", "text"},
+		{"a document of another type", "<!DOCTYPE Error SYSTEM \"e.dtd\">", "xml"},
+		{"the same in Latin-1", "<!doctype Error>refus\xe9", "xml"},
 		{"a comment without an end", "<!-- <html>", "text"},
 
 		{"a packed page", gzipped(page, gzip.Header{}), "html"},

@@ -89,6 +89,7 @@ func TestSignatureDecidesWhoIsServed(t *testing.T) {
 		{"plain.qcow2", "signature=vmdk", "qcow2"},
 		{"backed.qcow2", "", "backing file"},
 		{"backed.qcow2", "signature=any", "backing file"},
+		{"backed.qcow2", "signature=disk", "signature=any accepts it; and the image is not safe to open"},
 		{"backed.qcow2", "signature-unsafe=allow", ""},
 		{"disk.ext4", "signature=known", ""},
 		{"disk.ext4", "signature=disk", ""},
