@@ -50,7 +50,7 @@ var (
 // parseChecksums returns the digests of a file, at least one.
 func parseChecksums(text string) ([]checksum, error) {
 	if strings.ContainsRune(text, 0) {
-		return nil, errors.New("the file is binary: give the text file with the digests")
+		return nil, errors.New("the file is binary or UTF-16: give the digests as text in UTF-8")
 	}
 	lines, err := signedLines(strings.Split(strings.TrimPrefix(text, "\ufeff"), "\n"))
 	if err != nil {
@@ -107,8 +107,8 @@ func parseChecksum(line string) (sum checksum, ok bool) {
 	if escaped {
 		sum.name = unescapeName.Replace(sum.name)
 	}
-	if sum.name == "-" {
-		sum.name = "" // standard input, whatever that was
+	if sum.name == "-" || strings.HasSuffix(line, " *stdin") || strings.Contains(line, "(stdin)= ") {
+		sum.name = "" // standard input, whatever that was; the latter two are openssl's
 	}
 	return sum, true
 }

@@ -314,6 +314,9 @@ func (c *config) setFile(path, directory string) error {
 	if path == "-" {
 		return nil
 	}
+	if strings.HasSuffix(path, "/") {
+		return errors.New("this names a directory: name a file in it")
+	}
 	path = absolute(path, directory)
 	c.file = path
 	if info, err := os.Stat(path); err == nil && info.IsDir() {

@@ -21,7 +21,7 @@ func (c *conn) Prepare(next nbdkit.Next, readonly bool) error {
 		return err
 	}
 	if err := c.filter.conf.checkSize(size); err != nil {
-		return err
+		return fmt.Errorf("export %q is refused: %w", c.export, err)
 	}
 	if !readonly {
 		writable, err := next.CanWrite()

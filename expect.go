@@ -41,6 +41,9 @@ func parseExpectation(value, name, directory string) ([]expectation, error) {
 		}
 		return nil, errors.New("use ALG:HEX, or @FILE with a checksum file")
 	}
+	if strings.HasPrefix(digest, "//") {
+		return nil, errURL
+	}
 	a, err := parseAlgorithm(prefix)
 	if err != nil {
 		return nil, err
@@ -54,6 +57,8 @@ func parseExpectation(value, name, directory string) ([]expectation, error) {
 	}
 	return []expectation{{a, sum}}, nil
 }
+
+var errURL = errors.New("a URL is not read: use @FILE with a copy of the checksum file")
 
 // parseDigest reads a digest in hexadecimal.
 func parseDigest(a algorithm, s string) ([]byte, error) {
@@ -134,6 +139,12 @@ func readChecksums(file string) (string, error) {
 func expectationsOf(file string, want algorithm, name, directory string) ([]expectation, error) {
 	if file == "" {
 		return nil, errors.New("the name of the checksum file is missing")
+	}
+	if strings.Contains(file, "://") {
+		return nil, errURL
+	}
+	if strings.HasSuffix(file, "/") {
+		return nil, errors.New("this names a directory: name a file in it")
 	}
 	file = absolute(file, directory)
 	text, err := readChecksums(file)

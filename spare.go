@@ -62,9 +62,9 @@ func isResult(head []byte) bool {
 }
 
 // isShortText tells whether a file that begins so is a text and goes on no further,
-// and is no descriptor of a VMDK.
+// and is no script and no descriptor of a VMDK.
 func isShortText(head []byte) bool {
-	return len(head) < resultStart && utf8.Valid(head) && !bytes.Contains(lowerASCII(head), []byte("createtype")) && !bytes.ContainsFunc(head, func(r rune) bool {
+	return len(head) < resultStart && utf8.Valid(head) && !bytes.HasPrefix(head, []byte("#!")) && !bytes.Contains(lowerASCII(head), []byte("createtype")) && !bytes.ContainsFunc(head, func(r rune) bool {
 		return unicode.IsControl(r) && !unicode.IsSpace(r)
 	})
 }
@@ -82,6 +82,11 @@ func (c *config) spareFile(params, others []nbdkit.Param, directory string) erro
 	}
 	info, err := os.Stat(c.file)
 	if err != nil {
+		for _, p := range others {
+			if absolute(p.Value, directory) == c.file { // it may be about to be made
+				return fmt.Errorf("this is the file of %s=%s, and would be replaced: name another file", p.Key, printable(p.Value))
+			}
+		}
 		return nil // there is nothing to lose
 	}
 	for _, p := range params {

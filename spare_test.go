@@ -78,6 +78,7 @@ func TestDigestFileIsNotAFileOfTheUser(t *testing.T) {
 		"disk.img":   append([]byte("\xeb\x3c\x90"), make([]byte, 300<<10)...),
 		"book":       []byte(strings.Repeat("it was the best of times\n", 200)),
 		"notes":      []byte("what is to be done\n"),
+		"script":     []byte("#!/bin/sh\nexit\n"),
 		"sums":       []byte(ubuntuSums),
 		"binary":     []byte("\x7fELF\x02\x01\x01"),
 		"descriptor": []byte("# Disk DescriptorFile\nversion=1\ncreateType=\"monolithicFlat\"\nRW 10 FLAT \"data\" 0\n"),
@@ -98,7 +99,7 @@ func TestDigestFileIsNotAFileOfTheUser(t *testing.T) {
 	}
 	for file, want := range map[string]string{
 		"disk.img": `no earlier result, but begins with "\xeb<\x90`, "book": `begins with "it was the best of times": name another file, or remove this one`,
-		"binary": `begins with "\x7fELF`, "notes": "", "sums": "", "descriptor": "begins with \"# Disk DescriptorFile\"", "empty": "", "large": "", "json": "", "half": "", "link": "", "new": "",
+		"binary": `begins with "\x7fELF`, "notes": "", "script": "begins with \"#!/bin/sh\"", "sums": "", "descriptor": "begins with \"# Disk DescriptorFile\"", "empty": "", "large": "", "json": "", "half": "", "link": "", "new": "",
 	} {
 		_, err := checkConfig([]nbdkit.Param{{Key: "digest-file", Value: file}}, nil, dir)
 		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {

@@ -46,6 +46,11 @@ func TestBadParameterIsAnErrorBeforeNbdkitServes(t *testing.T) {
 		{"suffix alone", []string{"digest-memory=M"}, "digest-memory=M", "this is not a size"},
 		{"no file", []string{"digest-file="}, "digest-file=", "no value"},
 		{"directory as the file", []string{"digest-file=/tmp"}, "/tmp", "name a file in it"},
+		{"directory that is to be made", []string{"digest-file=sums/"}, "sums/", "name a file in it"},
+		{"file with a slash behind it", []string{"digest-file=" + image + "/"}, image + "/", "name a file in it"},
+		{"directory of checksums", []string{"digest-expect=@sums/"}, "@sums/", "name a file in it"},
+		{"URL of checksums", []string{"digest-expect=@https://example.com/CHECKSUM"}, "@https:", "a URL is not read"},
+		{"URL as the digest", []string{"digest-expect=https://example.com/CHECKSUM"}, "=https:", "a URL is not read"},
 		{"directory that is not there", []string{"digest-file=/nonexistent/disk.sum"}, "/nonexistent/disk.sum", "no such file or directory"},
 		{"file as the directory", []string{"digest-file=" + image + "/disk.sum"}, image + "/disk.sum", "not a directory"},
 		{"two files", []string{"digest-file=a.sum", "digest-file=b.sum"}, "digest-file", "more than once"},
@@ -119,6 +124,11 @@ func TestFileThatIsNoResultIsNotReplaced(t *testing.T) {
 				t.Fatalf("%v: %s has gone", names, name)
 			}
 		}
+	}
+	// Nor a file that is not there yet.
+	o := execute(t, dir, "nbdkit", "-U", "-", "-r", "--filter="+filter, "--filter=log", "null", "1M", "digest-file=log.txt", "logfile=log.txt", "--run", "touch served")
+	if o.status != 1 || !strings.Contains(o.stderr, ": this is the file of logfile=") || exists(dir+"/served") {
+		t.Errorf("exit status %d\n%s", o.status, o.stderr)
 	}
 	run(t, dir, "nbdkit", "-U", "-", "-r", "--filter="+filter, "--filter=log", "null", "1M", "signature=any", "digest-file=/dev/null", "logfile=/dev/null",
 		"--run", "nbdcopy $uri null:")

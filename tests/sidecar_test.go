@@ -348,3 +348,22 @@ func TestResultOfAnotherSizeDoesNotStay(t *testing.T) {
 	copyAll(t, s.uri())
 	wantDigests(t, sidecar, image, "sha256")
 }
+
+// b3sum takes an empty file for one in which all is right.
+func TestNoResultIsNoGoodOne(t *testing.T) {
+	for _, c := range []struct{ client, image string }{{"true", randomImage(t, 1000)}, {"nbdcopy \"$uri\" null:", "page"}} {
+		for _, format := range []string{"text", "gnu"} {
+			dir := t.TempDir()
+			write(t, dir+"/page", errorPage)
+			execute(t, dir, "nbdkit", "-r", "-U", "-", "--filter="+filter, "file", c.image, "digest-format="+format, "digest-file=sum", "--run", c.client)
+			if got := contents(t, dir+"/sum"); got != "# no client has read or written an image\n" {
+				t.Errorf("the sidecar has %q", got)
+			}
+			for _, tool := range []string{"b3sum", "sha256sum"} {
+				if o := execute(t, dir, tool, "--check", "sum"); o.status == 0 {
+					t.Errorf("%s finds all right", tool)
+				}
+			}
+		}
+	}
+}

@@ -35,7 +35,7 @@ func TestSpecialFilesAreWrittenInPlace(t *testing.T) {
 		run(t, dir, "mkfifo", "fifo")
 		s := serveUnseen(t, "--filter="+filter, "file", path, "digest-file="+dir+"/fifo")
 		copyAll(t, s.uri())
-		wantFailure(t, s, "cannot be written")
+		wantFailure(t, s, "cannot be written: nobody has opened the FIFO for reading")
 	})
 
 	t.Run("FIFO with a reader that does not read", func(t *testing.T) {

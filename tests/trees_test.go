@@ -151,7 +151,7 @@ func TestDmverityWantsWholeBlocks(t *testing.T) {
 	if o := execute(t, "", "nbdcopy", s.uri(), "null:"); o.status == 0 {
 		t.Error("an image of 5000 bytes was copied")
 	}
-	if log := s.stop(); !strings.Contains(log, "digest: dmverity/sha256/4k is for images of whole blocks of 4096 bytes, and this one has 5000 bytes") {
+	if log := s.stop(); !strings.Contains(log, "digest: export \"\" is refused: dmverity/sha256/4k is for images of whole blocks of 4096 bytes, and this one has 5000 bytes") {
 		t.Errorf("nbdkit says\n%s", log)
 	}
 }
