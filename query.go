@@ -55,9 +55,14 @@ var _ nbdkit.Exporter = (*filter)(nil)
 // luks crashes at an export that is not encrypted.
 var fragile = []string{"cache", "cow", "luks", "tar"}
 
+// decoding are those that find nothing to decode in a document, or nothing where they
+// look: nbdinfo --list fails if a single export cannot be opened.
+var decoding = []string{"bzip2", "ext2", "gzip", "offset", "partition", "xz"}
+
 // queries is what a filter keeps for queries.
 type queries struct {
 	behind string // one of the fragile, if that keeps the own exports closed
+	hidden bool   // they are not listed
 	block  int    // largestBlock, or 0 for queryBlock
 
 	mu     sync.Mutex               // guards all below
@@ -94,7 +99,7 @@ func (f *filter) List(below []nbdkit.Export) []nbdkit.Export {
 			list = append(list, e)
 		}
 	}
-	if f.queries.behind != "" {
+	if f.queries.behind != "" || f.queries.hidden {
 		return list
 	}
 	return append(list,
@@ -110,12 +115,13 @@ func (f *filter) lookInFront() {
 	f.closeQueries()
 }
 
-// closeQueries keeps clients from exports that a filter in front cannot bear,
+// closeQueries keeps clients from exports that a filter in front cannot bear or open,
 // unless whoever started nbdkit wants to have them all the same.
 func (f *filter) closeQueries() {
 	if f.conf.queryGiven {
 		return
 	}
+	f.queries.hidden = slices.ContainsFunc(decoding, nbdkit.IsBehind)
 	for _, name := range fragile {
 		if nbdkit.IsBehind(name) {
 			f.queries.behind = name

@@ -84,8 +84,8 @@ search_filter (struct dl_phdr_info *info, size_t size, void *opaque)
 }
 
 /* nbdkit loads its layers from the plugin on, and the one that is closest to
- * the client last.  So there is no need to read its command line, where
- * filters may be files and options may be shortened.
+ * the client last.  That is better than its command line, where filters may be
+ * files and options may be shortened.
  */
 static int
 find_filter (const char *name, int behind)
@@ -96,10 +96,43 @@ find_filter (const char *name, int behind)
   return search.found;
 }
 
+/* Returns how many words of the command line may name a filter, by itself or
+ * as a file.
+ */
+static int
+count_words (const char *name)
+{
+  FILE *fp = fopen ("/proc/self/cmdline", "re");
+  char *arg = NULL, *file;
+  size_t len = 0;
+  int words = 0;
+
+  if (fp == NULL)
+    return 0;
+  if (asprintf (&file, "nbdkit-%s-filter.so", name) == -1)
+    file = NULL;
+  while (getdelim (&arg, &len, '\0', fp) != -1) {
+    const char *word = strrchr (arg, '=');
+
+    word = word ? word + 1 : arg;
+    if (strrchr (word, '/'))
+      word = strrchr (word, '/') + 1;
+    words += strcmp (word, name) == 0 || (file && strcmp (word, file) == 0);
+  }
+  free (file);
+  free (arg);
+  fclose (fp);
+  return words;
+}
+
+/* One that stands in two places is loaded once, where it is closest to the
+ * plugin.
+ */
 int
 filter_is_behind (const char *name)
 {
-  return find_filter (name, 0);
+  return find_filter (name, 0) ||
+    (find_filter (name, 1) && count_words (name) > 1);
 }
 
 int
@@ -184,7 +217,7 @@ filter_unload (void)
   const char *name = filter_about.name;
   size_t i;
 
-  if (filter_has_option ("--dump-plugin")) {
+  if (filter_has_option ("--dump-p")) {
     printf ("%s_longname=%s\n", name, filter_about.longname);
     printf ("%s_description=%s\n", name, filter_about.description);
     printf ("%s_version=%s\n", name, filter_about.version);
