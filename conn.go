@@ -68,6 +68,7 @@ func (c *conn) enter(im *image, next nbdkit.Next, readonly bool) error {
 func (c *conn) inspect(im *image, next nbdkit.Next) error {
 	if im.size == 0 {
 		im.touch() // there is nothing to ask for
+		im.endDeferral()
 		im.settle()
 	}
 	if im.conf.verify == before {
@@ -76,7 +77,7 @@ func (c *conn) inspect(im *image, next nbdkit.Next) error {
 	if im.deferred.Load() {
 		return nil
 	}
-	if im.verdict() != nil {
+	if im.verdict() != nil && !im.deferred.Load() {
 		return im.refusal()
 	}
 	return nil
@@ -188,7 +189,7 @@ func (c *conn) verdict(next nbdkit.Next) error {
 // does. qemu-img flushes when it closes the image, and ignores the error.
 func (c *conn) Flushed(next nbdkit.Next) error {
 	if c.image.deferred.Load() {
-		return nil // nobody has written
+		return nil // no client that is here has written
 	}
 	return c.image.verdictOfWriter()
 }

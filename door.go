@@ -20,8 +20,10 @@ import (
 // and answers that one alone. If everything is to be let in, nobody looks.
 //
 // What was read at the door may be all of a small image, and a client that may
-// write may be about to replace it. So until one has written, or any client has
-// read, nothing is judged for good. A question about extents that tells the rest
+// write may be about to replace it. So may the next one what a client has written that
+// is gone: qemu-img convert makes its target on a connection of its own. So as long as
+// no client has read, nothing is judged for good: a mismatch is in the result, and goes
+// with the next write. A question about extents that tells the rest
 // of a wrong image fails even so, as it may be the last one of a copy: a reader
 // goes on to read, and a writer writes zeros where it need not have.
 
@@ -68,19 +70,38 @@ func (im *image) deferVerdict() {
 		}
 	}
 	im.deferred.Store(true)
+	im.wanted = false
 }
 
-// endDeferral lets what is known of the image be judged.
+// endDeferral lets what is known of the image be judged for good.
 func (im *image) endDeferral() {
 	im.mu.Lock()
-	defer im.mu.Unlock()
-	im.deferred.Store(false)
+	told := im.wantVerdict()
+	im.mu.Unlock()
+	if told {
+		im.announce()
+	}
 }
 
-// forgetDoor makes unknown, before the first write, what was read at the door: a flush
-// in the middle of a copy is not to be judged by what the copy is yet to replace. Other
-// writes wait until that is done.
-func (im *image) forgetDoor() {
+// wantVerdict is endDeferral under the lock. It tells whether the image is refused now.
+func (im *image) wantVerdict() bool {
+	im.wanted = true
+	if !im.deferred.Load() {
+		return false
+	}
+	im.deferred.Store(false)
+	if im.sums == nil {
+		return false
+	}
+	im.refuse(im.mismatches(im.sums))
+	im.done.Store(true)
+	return true
+}
+
+// forgetOld makes unknown, before the first write of a copy, what is there: a flush in
+// the middle is not to be judged by what the copy is yet to replace. Other writes wait
+// until that is done.
+func (im *image) forgetOld() {
 	im.door.Lock()
 	defer im.door.Unlock()
 	if !im.deferred.Load() {
@@ -89,7 +110,9 @@ func (im *image) forgetDoor() {
 	for _, k := range im.known {
 		k.forget(0, im.size)
 	}
-	im.endDeferral()
+	ticket, result := im.beginForgetting(0, 0) // only now do others pass by
+	im.withdraw(result)
+	im.endForgetting(ticket, result)
 }
 
 // refusal tells why no client is let in any more.
@@ -113,7 +136,7 @@ func (im *image) look(next layer, owner *conn, readonly bool) error {
 		}
 	}
 	im.answered(ticket) // nobody needs to wait for it
-	s, err := identify(prefix, im.size, &lookingLayer{im, next})
+	s, err := identify(prefix, im.size, &lookingLayer{im, next, readonly})
 	if err == nil {
 		err = im.check(s, readonly)
 	}
@@ -133,18 +156,15 @@ func (im *image) look(next layer, owner *conn, readonly bool) error {
 			nbdkit.Error("%v has changed: its start is not what an earlier client read", im)
 		}
 	}
-	if im.isDestination(s, readonly) {
+	changed := im.isChanged()
+	if !changed {
+		im.seen = &sum
+	}
+	if im.isDestination(s, readonly) || changed && !readonly {
 		im.unlist(ticket)
-		if !im.isChanged() {
-			im.seen = &sum
-		}
 		return nil // the copy will change it
 	}
 	im.endRead(next, nil, ticket, 0, prefix)
-	if im.isChanged() {
-		return nil
-	}
-	im.seen = &sum
 	im.mu.Lock()
 	defer im.mu.Unlock()
 	if !im.written {
@@ -233,13 +253,18 @@ func (im *image) beginLook(lo, hi int64) uint64 {
 }
 
 // lookingLayer reads what tells the kind of an image, far from its start. It
-// counts for the digests, too.
+// counts for the digests, too, if the client cannot be about to write there: a linear
+// digest that has got so far would begin anew.
 type lookingLayer struct {
-	im   *image
-	next layer
+	im       *image
+	next     layer
+	readonly bool
 }
 
 func (l *lookingLayer) ReadAt(p []byte, offset int64) (int, error) {
+	if !l.readonly {
+		return l.next.ReadAt(p, offset)
+	}
 	ticket := l.im.beginLook(offset, offset+int64(len(p)))
 	n, err := l.next.ReadAt(p, offset)
 	if err != nil {

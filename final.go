@@ -74,6 +74,7 @@ func (f *filter) complete(export string, open func(string) (*nbdkit.Context, err
 	done := f.takeTurn(export)
 	defer done()
 	if im := f.opened(export); im != nil && !im.canBeCompleted() {
+		im.endDeferral()
 		im.touch()
 		return nil
 	}

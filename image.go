@@ -110,6 +110,7 @@ type image struct {
 	stalledAt int64
 	earlyFrom int64 // of clientRead: until then no gap is read, as one could not be
 	written   bool  // somebody has written
+	wanted    bool  // since then somebody has read, or wants to know
 	began     int   // counts writes, so that a sum taken meanwhile is void
 	sums      []string
 	results   int // counts sums, one after the other
@@ -215,7 +216,9 @@ func (im *image) retire(c *cursor) (last bool) {
 			return false
 		}
 	}
-	im.deferred.Store(false)
+	if im.sums == nil {
+		im.deferred.Store(false)
+	}
 	return im.touched.Load()
 }
 
@@ -312,12 +315,12 @@ func (im *image) touch() {
 // that can send no more requests.
 func (im *image) clientsGone() {
 	im.mu.Lock()
-	defer im.mu.Unlock()
 	im.writers = 0
-	im.deferred.Store(false)
 	for c := range im.cursors {
 		c.writer = false
 	}
+	im.mu.Unlock()
+	im.endDeferral()
 }
 
 const (
@@ -332,7 +335,7 @@ const (
 // holes, as nbdinfo --map is. What nobody needs to read is another matter. To write
 // is no look: a copy into a blank disk writes its data only.
 func (im *image) isProbed() bool {
-	if im.size <= probeSize || im.clientWritten.Load() > 0 || im.clientRead.Load() > probeMax {
+	if im.size <= probeSize || im.isChanged() || im.clientRead.Load() > probeMax {
 		return false
 	}
 	lo, hi := im.firstUnknown(0)

@@ -56,14 +56,16 @@ func (im *image) beginRead(c *cursor, lo, hi int64) uint64 {
 		return noTicket
 	}
 	im.mu.Lock()
-	defer im.mu.Unlock()
+	told := !im.wanted && im.wantVerdict()
 	im.requests++
-	if im.deferred.Load() {
-		im.deferred.Store(false)
-	}
 	c.moveTo(lo, hi)
 	c.request = im.requests
-	return im.list(op{lo: lo, hi: hi, cursor: c, below: true, tainted: im.isWritten(lo, hi)})
+	ticket := im.list(op{lo: lo, hi: hi, cursor: c, below: true, tainted: im.isWritten(lo, hi)})
+	im.mu.Unlock()
+	if told {
+		im.announce()
+	}
+	return ticket
 }
 
 // endRead takes the data of a read, or nil if it failed. Cursor is nil for
@@ -133,7 +135,7 @@ func (im *image) isWritten(lo, hi int64) bool {
 func (im *image) beginWrite(c *cursor, lo, hi int64) uint64 {
 	im.touch()
 	if im.deferred.Load() {
-		im.forgetDoor()
+		im.forgetOld()
 	}
 	ticket, result := im.listWrite(c, lo, hi)
 	for _, k := range im.known {
@@ -165,7 +167,6 @@ func (im *image) listWrite(c *cursor, lo, hi int64) (ticket uint64, result int) 
 	if !c.writer {
 		c.writer = true
 		im.writers++
-		im.deferred.Store(false)
 	}
 	// Of two writes at once, either may be the last. A read changes nothing, but
 	// may see old or new bytes.
@@ -183,6 +184,8 @@ func (im *image) taint(lo, hi int64) (result int) {
 	im.began++
 	im.done.Store(false)
 	im.sums = nil
+	im.wanted = false
+	im.deferred.Store(false)
 	for i := range im.ops {
 		if p := &im.ops[i]; p.active && p.lo < hi && lo < p.hi && !p.tainted {
 			p.tainted = true

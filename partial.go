@@ -152,21 +152,31 @@ func (t *tree) dropParts(lo, hi int64) {
 	}
 }
 
-// forgetParts takes the bytes [lo, hi) out of partial leaves. A part whose
-// bytes are being copied is given up as a whole, and so is one of too many pieces.
+// without takes the bytes [from, to) out of a part. It tells whether the rest can stay:
+// not if bytes are being copied, unless these are others, nor if there are too many
+// pieces.
+func (part *partial) without(t *tree, from, to int64) bool {
+	if part.isBusy() {
+		lo, hi := part.have.missing(from, to)
+		return lo == from && hi == to
+	}
+	part.have.remove(from, to)
+	t.partBytes.Add(part.have.total - part.done)
+	part.done = part.have.total
+	return part.done > 0 && part.have.ends.count <= t.maxPieces()
+}
+
+// forgetParts takes the bytes [lo, hi) out of partial leaves.
 func (t *tree) forgetParts(lo, hi int64) {
 	leaf := t.spec.leafSize
 	first, end := lo/leaf, (hi-1)/leaf+1
 	for _, index := range []int64{first, end - 1} {
 		part := t.parts[index]
-		if part == nil || part.isBusy() {
+		if part == nil {
 			continue
 		}
 		from, to := max(lo-index*leaf, 0), min(hi-index*leaf, int64(len(part.buf)))
-		part.have.remove(from, to)
-		t.partBytes.Add(part.have.total - part.done)
-		part.done = part.have.total
-		if part.done > 0 && part.have.ends.count <= t.maxPieces() {
+		if part.without(t, from, to) {
 			if index == first {
 				first++
 			} else {

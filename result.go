@@ -114,7 +114,7 @@ func (im *image) snapshot() result {
 	switch {
 	case im.failure != "":
 		r.State = failed
-	case im.refused.Load():
+	case im.refused.Load(), im.sums != nil && im.deferred.Load():
 		r.State = mismatch
 	case im.sums != nil:
 		r.State = complete

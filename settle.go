@@ -111,7 +111,7 @@ func (im *image) setResult(sums []string) {
 	im.sums = sums
 	im.results++
 	im.finished = time.Now()
-	im.done.Store(true)
+	im.done.Store(!im.deferred.Load())
 }
 
 // fail ends the computation because of a fault in the filter, or of the source.

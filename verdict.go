@@ -131,7 +131,7 @@ func (im *image) judgedSince(began int) int {
 }
 
 // setJudged compares digests, unless a write has begun since they were taken. It
-// tells whether the image is refused now.
+// tells whether there is a mismatch.
 func (im *image) setJudged(began int, sums []string) bool {
 	im.mu.Lock()
 	defer im.mu.Unlock()
@@ -139,7 +139,7 @@ func (im *image) setJudged(began int, sums []string) bool {
 		return false
 	}
 	im.judged = judged{began, im.countAwaited(sums)}
-	if im.compare(sums); !im.refused.Load() {
+	if im.compare(sums); !im.refused.Load() && !im.deferred.Load() {
 		return false
 	}
 	im.setResult(sums)
@@ -259,12 +259,21 @@ func (im *image) mismatches(sums []string) (lines []string) {
 	return lines
 }
 
-// compare makes the image refused if its digests are not the expected ones.
+// compare makes the image refused if its digests are not the expected ones. If nobody
+// has read it since it was written, another copy may be about to replace it: then the
+// verdict waits.
 func (im *image) compare(sums []string) {
-	lines := im.mismatches(sums)
-	if len(lines) == 0 {
-		return
+	switch lines := im.mismatches(sums); {
+	case len(lines) == 0:
+	case im.wanted:
+		im.refuse(lines)
+	default:
+		im.deferred.Store(true)
 	}
+}
+
+// refuse fails all requests from now on. The lines say why.
+func (im *image) refuse(lines []string) {
 	im.refused.Store(true)
 	im.touched.Store(true) // a result, even if no client has got any data
 	nbdkit.Fail()
@@ -311,5 +320,5 @@ func (im *image) isCompared() bool {
 	im.mu.Lock()
 	defer im.mu.Unlock()
 	return len(im.conf.expect) == 0 || im.refused.Load() ||
-		im.failure == "" && (im.sums != nil || im.judgedSince(im.began) >= len(im.awaited))
+		im.failure == "" && (im.sums != nil && !im.deferred.Load() || im.judgedSince(im.began) >= len(im.awaited))
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -166,10 +167,49 @@ func TestOneOfTwoDigestsOfAWriterThatHasGone(t *testing.T) {
 	if im.linear.complete() {
 		t.Fatal("sha256 is known")
 	}
-	if !im.refused.Load() {
+	if r := im.snapshot(); im.refused.Load() || r.State != mismatch {
+		t.Errorf("the image is %s, refused %v, before anybody reads it", r.State, im.refused.Load())
+	}
+	next := &client{im: im, layer: c.layer, cursor: im.connect()}
+	next.read(0, step)
+	if !im.refused.Load() || !im.announced.Load() {
 		t.Error("a wrong image is not refused")
 	}
 	im.end()
+}
+
+// One copy may be the second half of another, or be made again: what the first one
+// left is not the last word.
+func TestMismatchOfAWriterGoesWithTheNextOne(t *testing.T) {
+	const size, step = 4 * mib, 64 << 10
+	for _, digest := range []string{"sha256", "blake3"} {
+		var log []string
+		logError = func(format string, args ...any) { log = append(log, fmt.Sprintf(format, args...)) }
+		im, c := newTestImage(t, size, "digest", digest, "digest-expect", digest+":"+sumOfTestImage(t, size, digest))
+		first, right := &client{im: im, layer: c.layer, cursor: im.connect()}, slices.Clone(c.layer.bytes)
+		for lo := int64(0); lo < size; lo += step {
+			first.write(make([]byte, step), lo, true)
+		}
+		if im.verdictOfWriter() == nil {
+			t.Errorf("%s: a flush of a wrong image ends well", digest)
+		}
+		im.disconnect(first.cursor)
+		if r := im.snapshot(); r.State != mismatch || im.isHopeless() || len(log) != 0 {
+			t.Errorf("%s: the image is %s, refused %v, the log has %q", digest, r.State, im.isHopeless(), log)
+		}
+		second := &client{im: im, layer: c.layer, cursor: im.connect()}
+		for lo := int64(0); lo < size; lo += step {
+			second.write(right[lo:lo+step], lo, true)
+			if err := im.verdictOfWriter(); err != nil {
+				t.Fatalf("%s: a flush at %d ends with %v", digest, lo, err)
+			}
+		}
+		im.disconnect(second.cursor)
+		if r := im.snapshot(); r.State != complete {
+			t.Errorf("%s: the image is %s at the end", digest, r.State)
+		}
+		im.end()
+	}
 }
 
 // sumOfTestImage is the digest of what newTestImage makes.

@@ -3,6 +3,8 @@ package tests
 import (
 	"fmt"
 	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -65,6 +67,45 @@ func TestCopyOverAnotherImage(t *testing.T) {
 						t.Error("the copy is not equal to its source")
 					}
 				})
+			}
+		}
+	}
+}
+
+// makers copy to a target that they, or others before them, have written to on another
+// connection.
+var makers = map[string]string{
+	"qemu-img makes its target": `qemu-img convert -f raw -O raw "$0" "$1"`,
+	"one after another":         `qemu-io -f raw -c "write -s $0 0 64k" "$1" && nbdcopy --flush "$0" "$1"`,
+	"one wipes before":          `qemu-io -f raw -c "write -z 0 512k" "$1"; nbdcopy --flush "$0" "$1"`,
+}
+
+func TestCopyByTwoClients(t *testing.T) {
+	for _, size := range []int64{512 * kib, 3 * mib} {
+		source := randomImage(t, size)
+		for name, command := range makers {
+			for _, algorithm := range []string{"sha256", "blake3"} {
+				for old, target := range oldImages(t, size) {
+					for _, access := range []string{"file=" + target, "dir=" + filepath.Dir(target)} {
+						t.Run(fmt.Sprint(size, " ", name, " ", algorithm, " ", old, " ", access[:4]), func(t *testing.T) {
+							sum, sidecar := sumOf(t, algorithm, source), filepath.Join(t.TempDir(), "sum.json")
+							s := serve(t, "--filter="+filter, "file", access, "digest-expect="+algorithm+":"+sum, "digest-file="+sidecar)
+							export := ""
+							if strings.HasPrefix(access, "dir=") {
+								export = filepath.Base(target)
+							}
+							run(t, "", "sh", "-euc", command, source, s.uriOf(export))
+							s.signal(terminate)
+							if status := s.cmd.ProcessState.ExitCode(); status != 0 {
+								t.Errorf("nbdkit ends with status %d: %s", status, s.stderr())
+							}
+							if !same(t, source, target) {
+								t.Error("the copy is not equal to its source")
+							}
+							wantState(t, parse(t, contents(t, sidecar)), export+" complete "+algorithm+":"+sum)
+						})
+					}
+				}
 			}
 		}
 	}
