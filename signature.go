@@ -115,8 +115,9 @@ var kindTable = []kindRow{
 	{kind{"gzip", compressed}, []magic{{0, gzipMagic}}, isGzip},
 	{kind{"bzip2", compressed}, []magic{{0, "BZh"}}, isBzip2},
 	{kind{"zstd", compressed}, []magic{{0, "\x28\xb5\x2f\xfd"}, {1, "\x2a\x4d\x18"}}, isZstd},
-	{kind{"lz4", compressed}, []magic{{0, "\x04\x22\x4d\x18"}, {0, "\x02\x21\x4c\x18"}}, nil}, // or lz4 -l
-	{kind{"lzip", compressed}, []magic{{0, "LZIP\x00"}, {0, "LZIP\x01"}}, nil},                // version 0 or 1
+	// The second is that of lz4 -l.
+	{kind{"lz4", compressed}, []magic{{0, "\x04\x22\x4d\x18"}, {0, "\x02\x21\x4c\x18"}}, nil},
+	{kind{"lzip", compressed}, []magic{{0, "LZIP\x00"}, {0, "LZIP\x01"}}, nil}, // version 0 or 1
 	{kind{"lzma", compressed}, []magic{{0, "\x5d\x00\x00"}}, isLZMA},
 
 	{kind{"tar", archive}, []magic{{257, "ustar"}, {0, ""}}, isTar}, // that of Unix V7 has no magic

@@ -320,5 +320,5 @@ func (im *image) isCompared() bool {
 	im.mu.Lock()
 	defer im.mu.Unlock()
 	return len(im.conf.expect) == 0 || im.refused.Load() ||
-		im.failure == "" && (im.sums != nil && !im.deferred.Load() || im.judgedSince(im.began) >= len(im.awaited))
+		im.failure == "" && !im.deferred.Load() && (im.sums != nil || im.judgedSince(im.began) >= len(im.awaited))
 }
