@@ -128,7 +128,8 @@ func (s *sidecar) write(results []result) error {
 	return s.finish(results)
 }
 
-// noResult stands for nothing: b3sum --check takes an empty file for a good one.
+// noResult stands for nothing in a file: b3sum --check takes an empty one for good.
+// Where it is written in place, as to /dev/termination-log, nothing is said instead.
 const noResult = "# no client has read or written an image\n"
 
 // finish writes the last word. If it cannot, an earlier one is removed: it does
@@ -137,7 +138,7 @@ func (s *sidecar) finish(results []result) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	content := s.format(results)
-	if len(content) == 0 && s.fd != 2 {
+	if len(content) == 0 && !s.stream {
 		content = []byte(noResult)
 	}
 	if s.content != nil && bytes.Equal(content, s.content) {
