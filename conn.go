@@ -34,11 +34,13 @@ func (c *conn) Prepare(next nbdkit.Next, readonly bool) error {
 	if err != nil {
 		return err
 	}
+	cursor := im.connect() // first, so that nobody who leaves meanwhile is the last one
 	if err := c.enter(im, next, readonly); err != nil {
+		im.disconnect(cursor)
 		c.filter.release(im)
 		return err
 	}
-	c.image, c.cursor = im, im.connect()
+	c.image, c.cursor = im, cursor
 	return nil
 }
 

@@ -68,14 +68,16 @@ func (f *filter) finals(exports []string, open func(string) (*nbdkit.Context, er
 
 // complete reads what is unknown of an export.
 func (f *filter) complete(export string, open func(string) (*nbdkit.Context, error), shutdown func() bool) error {
-	if f.conf.unread == skip {
-		return nil
-	}
 	done := f.takeTurn(export)
 	defer done()
 	if im := f.opened(export); im != nil && !im.canBeCompleted() {
-		im.endDeferral()
+		if im.finishedOrFailed() { // not while a writer is connected: it may go on
+			im.endDeferral()
+		}
 		im.touch()
+		return nil
+	}
+	if f.conf.unread == skip {
 		return nil
 	}
 	context, err := open(export)

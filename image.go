@@ -306,7 +306,7 @@ func (im *image) String() string { return fmt.Sprintf("export %q", im.export) }
 // touch notes that a client has asked for data, or where it is. What was known
 // of the image before that is of interest now.
 func (im *image) touch() {
-	if !im.touched.Load() && im.touched.CompareAndSwap(false, true) && im.done.Load() {
+	if !im.touched.Load() && im.touched.CompareAndSwap(false, true) && im.finishedOrFailed() {
 		im.changed()
 	}
 }

@@ -178,6 +178,22 @@ func TestOneOfTwoDigestsOfAWriterThatHasGone(t *testing.T) {
 	im.end()
 }
 
+// What is known of an image before a client asks for data is of interest then.
+func TestMismatchIsToldWhenAClientAsks(t *testing.T) {
+	told := 0
+	im := newImage("", mib, testConfig(t, "digest-expect", "blake3:"+strings.Repeat("00", 32)), func() { told++ })
+	im.zero(0, mib, false)
+	im.settle()
+	told = 0
+	if r := im.snapshot(); r.State != mismatch || im.refused.Load() {
+		t.Fatalf("the image is %s, refused %v", r.State, im.refused.Load())
+	}
+	if im.touch(); told != 1 {
+		t.Errorf("it is told %d times", told)
+	}
+	im.end()
+}
+
 // One copy may be the second half of another, or be made again: what the first one
 // left is not the last word.
 func TestMismatchOfAWriterGoesWithTheNextOne(t *testing.T) {

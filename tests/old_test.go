@@ -77,7 +77,11 @@ func TestCopyOverAnotherImage(t *testing.T) {
 var makers = map[string]string{
 	"qemu-img makes its target": `qemu-img convert -f raw -O raw "$0" "$1"`,
 	"one after another":         `qemu-io -f raw -c "write -s $0 0 64k" "$1" && nbdcopy --flush "$0" "$1"`,
-	"one wipes before":          `qemu-io -f raw -c "write -z 0 512k" "$1"; nbdcopy --flush "$0" "$1"`,
+	"asked in the middle": `/usr/bin/python3 -m nbd -u "$1" -c 'h.pwrite(bytes(1 << 19), 0)' -c '
+q = nbd.NBD()
+q.connect_uri("'"$(echo "$1" | sed 's,///[^?]*,///.digest-final,')"'")
+assert b"changing" in q.pread(q.get_size(), 0)'; nbdcopy --flush "$0" "$1"`,
+	"one wipes before": `qemu-io -f raw -c "write -z 0 512k" "$1"; nbdcopy --flush "$0" "$1"`,
 }
 
 func TestCopyByTwoClients(t *testing.T) {

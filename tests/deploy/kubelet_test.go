@@ -37,6 +37,8 @@ const patience = 90 * time.Second
 const (
 	terminationLog   = core.TerminationMessagePathDefault
 	terminationLimit = 4096
+	// openLog stands for it: as a mount point, it cannot be replaced.
+	openLog = "/dev/fd/3"
 )
 
 // kubeletFor takes a Pod of the manifests, with an URL and a digest filled in.
@@ -69,7 +71,7 @@ var aPath = regexp.MustCompile(`(?:^|[\s"'=])(/[\w.-][\w./-]*)`)
 // mounted at are an error: the root filesystem is for reading only.
 func (k *kubelet) command(c core.Container, words []string) *exec.Cmd {
 	k.t.Helper()
-	places := []string{"--filter=digest", "--filter=" + filter, terminationLog, k.messageFile(c)}
+	places := []string{"--filter=digest", "--filter=" + filter, terminationLog, openLog}
 	mounts := slices.Clone(c.VolumeMounts)
 	slices.SortFunc(mounts, func(a, b core.VolumeMount) int { return len(b.MountPath) - len(a.MountPath) })
 	for _, m := range mounts {
@@ -124,11 +126,14 @@ type running struct {
 
 func (k *kubelet) start(c core.Container) *running {
 	k.t.Helper()
-	if err := os.WriteFile(k.messageFile(c), nil, 0o666); err != nil {
+	log, err := os.OpenFile(k.messageFile(c), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o666)
+	if err != nil {
 		k.t.Fatal(err)
 	}
+	defer log.Close()
 	r := &running{k: k, spec: c, cmd: k.command(c, slices.Concat(c.Command, c.Args)), exited: make(chan struct{})}
 	r.cmd.Stdout, r.cmd.Stderr = &r.log, &r.log
+	r.cmd.ExtraFiles = []*os.File{log}
 	r.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := r.cmd.Start(); err != nil {
 		k.t.Fatal(err)
