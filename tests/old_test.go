@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 )
 
@@ -85,34 +84,37 @@ assert b"changing" in q.pread(q.get_size(), 0)'; nbdcopy --flush "$0" "$1"`,
 }
 
 func TestCopyByTwoClients(t *testing.T) {
-	for _, size := range []int64{512 * kib, 3 * mib} {
+	for algorithm, size := range map[string]int64{"sha256": 512 * kib, "blake3": 3 * mib} {
 		source := randomImage(t, size)
 		for name, command := range makers {
-			for _, algorithm := range []string{"sha256", "blake3"} {
+			for _, named := range []bool{false, true} {
 				for old, target := range oldImages(t, size) {
-					for _, access := range []string{"file=" + target, "dir=" + filepath.Dir(target)} {
-						t.Run(fmt.Sprint(size, " ", name, " ", algorithm, " ", old, " ", access[:4]), func(t *testing.T) {
-							sum, sidecar := sumOf(t, algorithm, source), filepath.Join(t.TempDir(), "sum.json")
-							s := serve(t, "--filter="+filter, "file", access, "digest-expect="+algorithm+":"+sum, "digest-file="+sidecar)
-							export := ""
-							if strings.HasPrefix(access, "dir=") {
-								export = filepath.Base(target)
-							}
-							run(t, "", "sh", "-euc", command, source, s.uriOf(export))
-							s.signal(terminate)
-							if status := s.cmd.ProcessState.ExitCode(); status != 0 {
-								t.Errorf("nbdkit ends with status %d: %s", status, s.stderr())
-							}
-							if !same(t, source, target) {
-								t.Error("the copy is not equal to its source")
-							}
-							wantState(t, parse(t, contents(t, sidecar)), export+" complete "+algorithm+":"+sum)
-						})
-					}
+					t.Run(fmt.Sprint(algorithm, " ", name, " ", old, " ", named), func(t *testing.T) {
+						t.Parallel()
+						copyInSteps(t, algorithm, source, target, named, command)
+					})
 				}
 			}
 		}
 	}
+}
+
+func copyInSteps(t *testing.T, algorithm, source, target string, named bool, command string) {
+	access, export := "file="+target, ""
+	if named {
+		access, export = "dir="+filepath.Dir(target), filepath.Base(target)
+	}
+	sum, sidecar := sumOf(t, algorithm, source), filepath.Join(t.TempDir(), "sum.json")
+	s := serve(t, "--filter="+filter, "file", access, "digest-expect="+algorithm+":"+sum, "digest-file="+sidecar)
+	run(t, "", "sh", "-euc", command, source, s.uriOf(export))
+	s.signal(terminate)
+	if status := s.cmd.ProcessState.ExitCode(); status != 0 {
+		t.Errorf("nbdkit ends with status %d: %s", status, s.stderr())
+	}
+	if !same(t, source, target) {
+		t.Error("the copy is not equal to its source")
+	}
+	wantState(t, parse(t, contents(t, sidecar)), export+" complete "+algorithm+":"+sum)
 }
 
 // flushingWriter flushes after each write, and goes from the end to the start.
@@ -129,6 +131,7 @@ func TestFlushInTheMiddleOfACopy(t *testing.T) {
 		for _, right := range []bool{true, false} {
 			for old, target := range oldImages(t, size) {
 				t.Run(fmt.Sprint(size, " ", right, " ", old), func(t *testing.T) {
+					t.Parallel()
 					sum := sumOf(t, "blake3", source)
 					if !right {
 						sum = bend(sum)
