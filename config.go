@@ -315,7 +315,7 @@ func (c *config) setFile(path, directory string) error {
 		return nil
 	}
 	if strings.HasSuffix(path, "/") {
-		return errors.New("this names a directory: name a file in it")
+		return errDirectory
 	}
 	path = absolute(path, directory)
 	c.file = path

@@ -144,7 +144,7 @@ func expectationsOf(file string, want algorithm, name, directory string) ([]expe
 		return nil, errURL
 	}
 	if strings.HasSuffix(file, "/") {
-		return nil, errors.New("this names a directory: name a file in it")
+		return nil, errDirectory
 	}
 	file = absolute(file, directory)
 	text, err := readChecksums(file)
@@ -170,6 +170,9 @@ func pathOfChecksums(value, directory string) string {
 	}
 	return absolute(file, directory)
 }
+
+// errDirectory is for a path that ends in a slash, which absolute drops.
+var errDirectory = errors.New("this names a directory: name a file in it")
 
 func absolute(path, directory string) string {
 	if filepath.IsAbs(path) {

@@ -81,22 +81,19 @@ func (c *config) spareFile(params, others []nbdkit.Param, directory string) erro
 		return nil // it is not removed
 	}
 	info, err := os.Stat(c.file)
-	if err != nil {
-		for _, p := range others {
-			if absolute(p.Value, directory) == c.file { // it may be about to be made
-				return fmt.Errorf("this is the file of %s=%s, and would be replaced: name another file", p.Key, printable(p.Value))
-			}
+	for _, p := range others {
+		// What is not there yet may be about to be made.
+		path := absolute(p.Value, directory)
+		if err != nil && path == c.file || err == nil && hasContent(info) && isAt(info, path) {
+			return fmt.Errorf("this is the file of %s=%s, and would be replaced: name another file", p.Key, printable(p.Value))
 		}
+	}
+	if err != nil {
 		return nil // there is nothing to lose
 	}
 	for _, p := range params {
 		if p.Key == "digest-expect" && isAt(info, pathOfChecksums(p.Value, directory)) {
 			return fmt.Errorf("this is the checksum file of digest-expect=%s, and would be replaced: name another file", printable(p.Value))
-		}
-	}
-	for _, p := range others {
-		if hasContent(info) && isAt(info, absolute(p.Value, directory)) {
-			return fmt.Errorf("this is the file of %s=%s, and would be replaced: name another file", p.Key, printable(p.Value))
 		}
 	}
 	// Not what a link leads to: the link is replaced.

@@ -96,33 +96,41 @@ find_filter (const char *name, int behind)
   return search.found;
 }
 
-/* Returns how many words of the command line may name a filter, by itself or
- * as a file.
+/* Returns how many words of nbdkit's command line are what is looked for: nbdkit
+ * does not tell a filter its options.
  */
 static int
-count_words (const char *name)
+count_words (int (*is) (const char *word, const char *what), const char *what)
 {
   FILE *fp = fopen ("/proc/self/cmdline", "re");
-  char *arg = NULL, *file;
+  char *word = NULL;
   size_t len = 0;
   int words = 0;
 
   if (fp == NULL)
     return 0;
-  if (asprintf (&file, "nbdkit-%s-filter.so", name) == -1)
-    file = NULL;
-  while (getdelim (&arg, &len, '\0', fp) != -1) {
-    const char *word = strrchr (arg, '=');
-
-    word = word ? word + 1 : arg;
-    if (strrchr (word, '/'))
-      word = strrchr (word, '/') + 1;
-    words += strcmp (word, name) == 0 || (file && strcmp (word, file) == 0);
-  }
-  free (file);
-  free (arg);
+  while (getdelim (&word, &len, '\0', fp) != -1)
+    words += is (word, what);
+  free (word);
   fclose (fp);
   return words;
+}
+
+/* Tells whether a word may name a filter, by itself or as a file. */
+static int
+names_filter (const char *word, const char *name)
+{
+  const char *value = strrchr (word, '='), *file;
+  size_t len = strlen (name);
+
+  value = value ? value + 1 : word;
+  file = strrchr (value, '/');
+  file = file ? file + 1 : value;
+  if (strcmp (file, name) == 0)
+    return 1;
+  return strncmp (file, "nbdkit-", 7) == 0 &&
+    strncmp (file + 7, name, len) == 0 &&
+    strcmp (file + 7 + len, "-filter.so") == 0;
 }
 
 /* One that stands in two places is loaded once, where it is closest to the
@@ -132,7 +140,7 @@ int
 filter_is_behind (const char *name)
 {
   return find_filter (name, 0) ||
-    (find_filter (name, 1) && count_words (name) > 1);
+    (find_filter (name, 1) && count_words (names_filter, name) > 1);
 }
 
 int
@@ -155,22 +163,16 @@ filter_load (void)
   }
 }
 
-/* nbdkit does not tell a filter its options. */
+static int
+begins (const char *word, const char *start)
+{
+  return strncmp (word, start, strlen (start)) == 0;
+}
+
 int
 filter_has_option (const char *option)
 {
-  FILE *fp = fopen ("/proc/self/cmdline", "re");
-  char *arg = NULL;
-  size_t len = 0;
-  int found = 0;
-
-  if (fp == NULL)
-    return 0;
-  while (!found && getdelim (&arg, &len, '\0', fp) != -1)
-    found = strncmp (arg, option, strlen (option)) == 0;
-  free (arg);
-  fclose (fp);
-  return found;
+  return count_words (begins, option) > 0;
 }
 
 static int
