@@ -63,3 +63,17 @@ func TestPassThatIsInterruptedInAHole(t *testing.T) {
 	}
 	im.end()
 }
+
+// A client that has trimmed has not just had a look.
+func TestTrimIsNoProbe(t *testing.T) {
+	im, c := newTestImage(t, 32*mib)
+	if !im.isProbed() {
+		t.Error("an image that nobody has used is no probe")
+	}
+	ticket := im.beginWrite(c.cursor, 0, 4096)
+	im.endTrim(c.layer, ticket, 0, 4096, true)
+	if im.isProbed() {
+		t.Error("a trimmed image is a probe")
+	}
+	im.end()
+}

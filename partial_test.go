@@ -178,3 +178,18 @@ func TestSparesAreWithinTheBudget(t *testing.T) {
 		t.Errorf("%d bytes are counted at the end", used)
 	}
 }
+
+// Bytes that are being copied cannot be taken out of a leaf; those beside them can.
+func TestWriteBesideOneThatIsBeingCopied(t *testing.T) {
+	tr := newTree(treeOf(t, "merkle/sha256/64k"), 256<<10, roomy(), 64*mib)
+	part, a, b := tr.takePart(0, 0, 4096, false)
+	if tr.forget(8192, 12288); tr.parts[0] != part || part.void {
+		t.Error("a leaf is given up for bytes that it does not have")
+	}
+	if tr.forget(2048, 12288); tr.parts[0] != nil {
+		t.Error("a leaf stays of which bytes were forgotten that are being copied")
+	}
+	if _, whole := tr.partDone(part, b-a, false); whole || tr.known() != 0 {
+		t.Errorf("%d bytes are known", tr.known())
+	}
+}
