@@ -153,6 +153,7 @@ func TestPassTellsWhatCannotBeRead(t *testing.T) {
 
 // Passes beside clients that read, write, come and go.
 func TestPassesBesideClients(t *testing.T) {
+	t.Parallel()
 	for _, digests := range []string{"blake3", "sha256", "sha256,blake3"} {
 		for seed := range uint64(3) {
 			im, c := newTestImage(t, 3<<20+77, "digest", digests, "digest-memory", "4M")

@@ -2,6 +2,7 @@ package main
 
 import (
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"math/rand/v2"
@@ -95,10 +96,10 @@ func testConfig(t testing.TB, params ...string) *config {
 }
 
 func randomBytes(r *rand.Rand, n int64) []byte {
+	var seed [32]byte
+	binary.LittleEndian.PutUint64(seed[:], r.Uint64())
 	b := make([]byte, n)
-	for i := range b {
-		b[i] = byte(r.Uint32())
-	}
+	rand.NewChaCha8(seed).Read(b)
 	return b
 }
 
@@ -135,6 +136,7 @@ func expectDigests(t *testing.T, im *image, m *memoryLayer) {
 // Random reads of any size by several clients at once, some of which fail:
 // the digests are those of the image, and no byte is hashed that was not read.
 func TestRandomReadsOfSeveralClients(t *testing.T) {
+	t.Parallel()
 	for seed := range uint64(40) {
 		r := rand.New(rand.NewPCG(seed, 11))
 		size := r.Int64N(6 * mib)
@@ -169,6 +171,7 @@ func TestRandomReadsOfSeveralClients(t *testing.T) {
 // Reads and writes race for the same bytes. Whatever the outcome, the digest
 // is that of the bytes that are there at the end.
 func TestWritesBesideReads(t *testing.T) {
+	t.Parallel()
 	for seed := range uint64(12) {
 		r := rand.New(rand.NewPCG(seed, 12))
 		size := 1 + r.Int64N(3*mib)
@@ -224,6 +227,7 @@ func TestWriteTakesBackTheResult(t *testing.T) {
 // An ascending reader that leaves gaps, as qemu-img does with a compressed
 // qcow2: the filter reads them, and when the reader is done, so is the hash.
 func TestGapsAreReadWhenTheyArePassedOver(t *testing.T) {
+	t.Parallel()
 	for _, digests := range []string{"sha256", "blake3"} {
 		r := rand.New(rand.NewPCG(5, 5))
 		const size = 40*mib + 777

@@ -134,6 +134,7 @@ func TestTreesEqualTheReferenceToolsInAnyOrder(t *testing.T) {
 // What is forgotten is unknown, is read again, and with other bytes gives
 // another digest: that of the bytes that were read last.
 func TestForgottenBytesAreReadAgain(t *testing.T) {
+	t.Parallel()
 	for seed := range uint64(30) {
 		r := rand.New(rand.NewPCG(seed, 7))
 		size := 1 + r.Int64N(2*mib)
@@ -149,9 +150,7 @@ func TestForgottenBytesAreReadAgain(t *testing.T) {
 				tr.add(lo, image[lo:hi], false)
 				continue
 			}
-			for i := lo; i < hi; i++ {
-				image[i] = byte(r.Uint32())
-			}
+			copy(image[lo:hi], randomBytes(r, hi-lo))
 			tr.forget(lo, hi)
 			for at := lo; at < hi; {
 				a, b := tr.unknown(at, hi)

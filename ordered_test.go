@@ -43,6 +43,7 @@ func lookUp(t *testing.T, o *ordered[int64], keys []int64, key int64) {
 
 // Phases in which keys come, and go, here and there or one beside the other.
 func TestOrderedAgreesWithASlice(t *testing.T) {
+	t.Parallel()
 	for seed := range uint64(12) {
 		r := rand.New(rand.NewPCG(seed, 50))
 		var o ordered[int64]

@@ -102,6 +102,7 @@ func wantPartBytes(t *testing.T, im *image) {
 
 // Reads and writes of blocks as large as they can be, so that most are there in part.
 func TestPartBytesAreCounted(t *testing.T) {
+	t.Parallel()
 	for seed := range uint64(20) {
 		im, c := newTestImage(t, 4*mib+5, "digest", "blkhash/sha256/1m,merkle/sha256/64k", "digest-memory", "8M")
 		r := rand.New(rand.NewPCG(seed, 5))

@@ -49,6 +49,7 @@ func (c *client) readAllBut(lo, hi int64) {
 // A client that has read all but the rest has a verdict with its last bytes,
 // whatever other requests are in flight, and if they hang.
 func TestVerdictBesideOtherReaders(t *testing.T) {
+	t.Parallel()
 	for _, digest := range []string{"sha256", "blake3"} {
 		for name, lo := range map[string]int64{"elsewhere": mib, "over the rest": restLo} {
 			for _, whose := range []string{"client", "filter"} {
@@ -214,6 +215,7 @@ func TestRestThatCannotBeRead(t *testing.T) {
 
 // A read of a gap that fails once is tried again, though not at once.
 func TestGapThatCannotBeReadForAWhile(t *testing.T) {
+	t.Parallel()
 	const size, gap = 48 * mib, 8 * mib
 	for _, digest := range []string{"sha256", "blake3"} {
 		im, c := newTestImage(t, size, "digest", digest, "digest-unread", "early")

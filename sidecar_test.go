@@ -145,6 +145,7 @@ func withFileLimit(t *testing.T, limit uint64, f func()) {
 // A file that is written in place is empty after an error, and what it had
 // before can be written again.
 func TestSidecarInPlaceIsNeverLeftHalf(t *testing.T) {
+	t.Parallel()
 	if !isAlone(t) {
 		return
 	}
@@ -170,6 +171,7 @@ func TestSidecarInPlaceIsNeverLeftHalf(t *testing.T) {
 // A result that another one should have replaced is not left there, and one that
 // cannot be removed is tried to be removed again.
 func TestSidecarKeepsNoOldResultAfterAnError(t *testing.T) {
+	t.Parallel()
 	if !isAlone(t) {
 		return
 	}

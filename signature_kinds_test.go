@@ -179,6 +179,7 @@ func TestEveryKindIsRecognised(t *testing.T) {
 // An image that is cut off anywhere is another kind or the same, and there is
 // no panic.
 func TestEveryKindCutOff(t *testing.T) {
+	t.Parallel()
 	for _, s := range samples {
 		for n := range min(len(s.image), 2048) {
 			identifyBytes(t, s.image[:n])

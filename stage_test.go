@@ -26,6 +26,7 @@ func stageSome(tr *tree, r *rand.Rand, image []byte) {
 // Several threads read all of an image in small requests, some of it twice: the
 // one that ends last finds the tree complete.
 func TestSmallRequestsCompleteATree(t *testing.T) {
+	t.Parallel()
 	for _, d := range definitions {
 		a, _ := parseAlgorithm(d.name)
 		leaf := a.tree(d.salt).leafSize

@@ -132,6 +132,7 @@ func completed(tr *tree, image []byte) {
 // Random reads, holes, writes and trims: the digest is that of the bytes that
 // are there at the end.
 func TestTreesEqualTheirDefinitions(t *testing.T) {
+	t.Parallel()
 	for _, d := range definitions {
 		a, err := parseAlgorithm(d.name)
 		if err != nil {
@@ -184,6 +185,7 @@ func TestTreesEqualTheirDefinitions(t *testing.T) {
 
 // Several threads read and look for holes, another forgets, all at once.
 func TestTreesAreRightWhateverThreadsDo(t *testing.T) {
+	t.Parallel()
 	for _, d := range definitions {
 		a, _ := parseAlgorithm(d.name)
 		for seed := range uint64(4) {

@@ -245,6 +245,7 @@ func TestFaultInATwin(t *testing.T) {
 // Clients come and go while others write to the default export. Whenever no write
 // is in flight, a digest is that of what is on the disk.
 func TestNamesThatComeAndGoBesideWrites(t *testing.T) {
+	t.Parallel()
 	const size = 32 << 10
 	d := newDisk(t, size, "digest", "merkle/sha256/1k,blake3")
 	var writing sync.RWMutex

@@ -9,6 +9,7 @@ import (
 // image, is not made to wait for a digest that needs it in order, nor for the
 // image to be read in its name: the filter reads no more than it does.
 func TestRandomReaderPaysForItsOwnReadsOnly(t *testing.T) {
+	t.Parallel()
 	for _, digests := range []string{"sha256", "blake3", "sha256,blake3"} {
 		const size = 64 * mib
 		r := rand.New(rand.NewPCG(7, 7))
@@ -64,6 +65,7 @@ func TestJumpsAreNotScatter(t *testing.T) {
 // once; nor does it wait, but for the first time, for a frontier that only the
 // filter moves.
 func TestLongGapIsReadInPieces(t *testing.T) {
+	t.Parallel()
 	const size, gap, behind, step = 48 * mib, 8 * mib, 30 * mib, 256 << 10
 	for _, digest := range []string{"sha256", "blake3"} {
 		m := &memoryLayer{bytes: randomBytes(rand.New(rand.NewPCG(8, 8)), size)}

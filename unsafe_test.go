@@ -131,6 +131,7 @@ func vhdxHeaderOf(sequence uint64, log string) string {
 }
 
 func TestDangersOfVHDX(t *testing.T) {
+	t.Parallel()
 	const regions, regions2, metadata, items = 192 << 10, 256 << 10, 2 << 20, 2<<20 + 64<<10
 	parameters := vhdxFileParameters + le32(64<<10) + le32(8)
 	region := func(offset uint64) string { return vhdxMetadataRegion + le64(offset) + le32(1<<20) + le32(1) }
