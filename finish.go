@@ -6,6 +6,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"nbdkit-digest-filter/nbdkit"
 )
 
 // Notes on the end pass
@@ -85,6 +87,21 @@ func (e *endPass) run(readers int) error {
 		last = lo
 		e.position, e.dataEnd, e.passedBy = lo, 0, false
 		e.pass(readers)
+	}
+}
+
+// finish reads what clients have left, until another one begins to write: that one
+// will leave, too.
+func (im *image) finish(next layer, readers int) {
+	pass := endPass{im: im, next: next, interrupted: func() bool {
+		return nbdkit.Signals() >= 2 || !im.canBeCompleted()
+	}}
+	switch err := pass.run(readers); {
+	case errors.Is(err, errInterrupted) && nbdkit.Signals() < 2:
+	case err != nil:
+		nbdkit.Error("%v cannot be completed: %v", im, err)
+	case im.canBeCompleted():
+		nbdkit.Error("%v is not complete: %d of %d bytes are known; more digest-memory may help", im, im.progress(), im.size)
 	}
 }
 

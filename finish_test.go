@@ -1,9 +1,19 @@
 package main
 
 import (
+	"bytes"
+	"crypto/sha256"
 	"errors"
+	"hash"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
+
+	"nbdkit-digest-filter/nbdkit"
 )
 
 // extentlessLayer does not tell extents, though it could be asked.
@@ -76,4 +86,90 @@ func TestTrimIsNoProbe(t *testing.T) {
 		t.Error("a trimmed image is a probe")
 	}
 	im.end()
+}
+
+// While what a client has left is read, another one begins to write: it is not waited
+// for, and what it may yet change is not read.
+func TestWhoWritesEndsThePassOfWhoLeft(t *testing.T) {
+	const size = 64 * mib
+	im, c := newTestImage(t, size, "digest", "blake3,sha256")
+	im.setWritable()
+	c.read(0, 8*mib)
+	im.disconnect(c.cursor)
+	writer := im.connect()
+	var once sync.Once
+	c.layer.fail = func(lo, hi int64) bool {
+		once.Do(func() { im.endWrite(c.layer, writer, im.beginWrite(writer, 0, 512), 0, c.layer.bytes[:512], true) })
+		return false
+	}
+	im.finish(c.layer, 2)
+	if own := im.filterRead.Load(); own > 4*endReadSize {
+		t.Errorf("the filter read %d bytes beside a client that writes", own)
+	}
+	im.disconnect(writer)
+	im.finish(c.layer, 2)
+	expectDigests(t, im, c.layer)
+}
+
+// slowHash holds each write until it is let go.
+type slowHash struct {
+	hash.Hash
+	begun, rest chan struct{}
+}
+
+func (s *slowHash) Write(p []byte) (int, error) {
+	s.begun <- struct{}{}
+	<-s.rest
+	return s.Hash.Write(p)
+}
+
+// A second signal comes while the last bytes are hashed. What was said then stays: that
+// the image is incomplete.
+func TestNothingComesAfterTheEnd(t *testing.T) {
+	const size = 64 << 10
+	conf := testConfig(t, "digest", "sha256")
+	slow := &slowHash{sha256.New(), make(chan struct{}, 100), make(chan struct{})}
+	conf.digests[0].new = func() hash.Hash { return slow }
+	var changes atomic.Int32
+	im := newImage("", size, conf, func() { changes.Add(1) })
+	c := &client{im: im, layer: &memoryLayer{bytes: make([]byte, size)}, cursor: im.connect()}
+	go c.read(0, size)
+	<-slow.begun
+	im.drain(func() bool { return true })
+	im.end()
+	if r := im.snapshot(); r.State != incomplete {
+		t.Fatalf("the last bytes are not hashed yet, and the state is %s", r.State)
+	}
+	close(slow.rest)
+	for !im.linear.complete() {
+		time.Sleep(time.Millisecond)
+	}
+	im.settle()
+	if r := im.snapshot(); r.State != incomplete || changes.Load() > 0 {
+		t.Errorf("after the end the state is %s, and was told %d times", r.State, changes.Load())
+	}
+}
+
+// A thread that publishes late does not replace the last word.
+func TestLastWordStays(t *testing.T) {
+	conf := testConfig(t, "digest", "blake3", "digest-file", filepath.Join(t.TempDir(), "sums"))
+	f := newFilter()
+	f.conf = conf
+	f.sidecar = newSidecar(conf.file, conf.format, -1)
+	im, err := f.image("", mib)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &client{im: im, layer: &memoryLayer{bytes: make([]byte, mib)}, cursor: im.connect()}
+	c.read(0, mib)
+	f.Finish(nbdkit.Backend{})
+	before, err := os.ReadFile(conf.file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	im.fail("a fault that comes late")
+	after, err := os.ReadFile(conf.file)
+	if err != nil || !bytes.Equal(after, before) {
+		t.Errorf("after the last word\n%sthe file is\n%s(%v)", before, after, err)
+	}
 }

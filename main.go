@@ -44,6 +44,7 @@ type filter struct {
 	stale atomic.Bool
 
 	publishing sync.Mutex // held from the look at the images to the file
+	finished   bool       // guarded by it: the last word is written
 
 	directory string // in which nbdkit was started
 	queries   queries
@@ -197,6 +198,9 @@ func (f *filter) publish() {
 	// One after the other, so that the last one is the newest.
 	f.publishing.Lock()
 	defer f.publishing.Unlock()
+	if f.finished {
+		return
+	}
 	var results []result
 	final := false
 	for _, im := range f.touched() {
@@ -218,11 +222,18 @@ func (f *filter) publish() {
 // Finish completes what clients have left, and writes the last word.
 func (f *filter) Finish(next nbdkit.Backend) {
 	defer f.stopProfile()
-	var results []result
-	for _, im := range f.touched() {
+	images := f.touched()
+	for _, im := range images {
 		f.finishLast(next, im)
 		im.end()
 		im.failUncompared()
+	}
+	// A thread that hashes may yet have something to publish, from before.
+	f.publishing.Lock()
+	defer f.publishing.Unlock()
+	f.finished = true
+	var results []result
+	for _, im := range images {
 		results = append(results, im.snapshot())
 	}
 	if f.sidecar == nil || f.conf.file == "" && len(results) == 0 {
@@ -283,13 +294,7 @@ func (f *filter) finish(next nbdkit.Next, im *image) {
 	}
 	stop := showProgress(im)
 	defer stop()
-	pass := endPass{im: im, next: next, interrupted: func() bool { return nbdkit.Signals() >= 2 }}
-	switch err := pass.run(f.readers()); {
-	case err != nil:
-		nbdkit.Error("%v cannot be completed: %v", im, err)
-	case im.canBeCompleted():
-		nbdkit.Error("%v is not complete: %d of %d bytes are known; more digest-memory may help", im, im.progress(), im.size)
-	}
+	im.finish(next, f.readers())
 }
 
 // readers is how many threads may read the layer below for the filter itself.

@@ -42,10 +42,11 @@ func (im *image) restLimit() int64 { return max(restMax, im.size/restShare) }
 
 // littleLimit is restLimit for an image that may be small: most of it is not a rest,
 // unless a verdict is due and clients have read at least half, so that they did not
-// just have a look.
+// just have a look. Where somebody has written, what is read may be no more than what
+// qemu-img reads of the image that it has just made, to go on with it.
 func (im *image) littleLimit() int64 {
 	limit := im.restLimit()
-	if len(im.conf.expect) > 0 && im.clientRead.Load()+im.holes.Load() >= im.size/2 {
+	if len(im.conf.expect) > 0 && im.clientRead.Load()+im.holes.Load() >= im.size/2 && !im.isChanged() {
 		return limit
 	}
 	return min(limit, im.size/passedFactor)

@@ -70,7 +70,7 @@ func (im *image) quiet() (began int, ok bool) {
 }
 
 func (im *image) quietLocked() bool {
-	return im.tainted == 0 && im.writes == 0 && im.writers == 0 && im.failure == "" && im.sums == nil && !im.deferred.Load()
+	return im.tainted == 0 && im.writes == 0 && im.writers == 0 && im.failure == "" && im.sums == nil && !im.ended && !im.deferred.Load()
 }
 
 // takeSums returns the digests, with "" for those that are not complete (any
