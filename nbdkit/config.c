@@ -57,7 +57,7 @@ count_copies (struct dl_phdr_info *info, size_t size, void *opaque)
 
 struct search {
   const char *name;             /* of a filter */
-  int behind;                   /* it is looked for behind this one */
+  int below;                    /* it is looked for below this one */
   int past;                     /* this one has been seen */
   int found;
 };
@@ -77,7 +77,7 @@ search_filter (struct dl_phdr_info *info, size_t size, void *opaque)
   init = (const struct nbdkit_filter *(*) (void)) dlsym (dl, "filter_init");
   if (dlsym (dl, "nbdkit_go_filter_about") == (void *) nbdkit_go_filter_about)
     search->past = 1;
-  else if (search->past != search->behind && init)
+  else if (search->past != search->below && init)
     search->found = strcmp (init ()->name, search->name) == 0;
   dlclose (dl);
   return search->found;
@@ -88,42 +88,62 @@ search_filter (struct dl_phdr_info *info, size_t size, void *opaque)
  * files and options may be shortened.
  */
 static int
-find_filter (const char *name, int behind)
+find_filter (const char *name, int below)
 {
-  struct search search = { .name = name, .behind = behind };
+  struct search search = { .name = name, .below = below };
 
   dl_iterate_phdr (search_filter, &search);
   return search.found;
 }
 
 /* Returns how many words of nbdkit's command line are what is looked for: nbdkit
- * does not tell a filter its options.
+ * does not tell a filter its options.  PREVIOUS is "" for the first word.
  */
 static int
-count_words (int (*is) (const char *word, const char *what), const char *what)
+count_words (int (*is) (const char *word, const char *previous,
+                        const char *what),
+             const char *what)
 {
   FILE *fp = fopen ("/proc/self/cmdline", "re");
-  char *word = NULL;
-  size_t len = 0;
+  char *word = NULL, *previous = NULL, *last;
+  size_t len = 0, previous_len = 0, last_len;
   int words = 0;
 
   if (fp == NULL)
     return 0;
-  while (getdelim (&word, &len, '\0', fp) != -1)
-    words += is (word, what);
+  while (getdelim (&word, &len, '\0', fp) != -1) {
+    words += is (word, previous ? previous : "", what);
+    last = previous; last_len = previous_len;
+    previous = word; previous_len = len;
+    word = last; len = last_len;
+  }
   free (word);
+  free (previous);
   fclose (fp);
   return words;
 }
 
-/* Tells whether a word may name a filter, by itself or as a file. */
 static int
-names_filter (const char *word, const char *name)
+begins (const char *word, const char *start)
 {
-  const char *value = strrchr (word, '='), *file;
+  return strncmp (word, start, strlen (start)) == 0;
+}
+
+/* Tells whether a word names a filter, by itself or as a file: as the value of
+ * --filter, which may be shortened to --fi, and not as that of a parameter.
+ */
+static int
+names_filter (const char *word, const char *previous, const char *name)
+{
+  const char *value = strchr (word, '='), *file;
   size_t len = strlen (name);
 
-  value = value ? value + 1 : word;
+  if (begins (word, "--fi") && value)
+    value++;
+  else if (begins (previous, "--fi") && !strchr (previous, '='))
+    value = word;
+  else
+    return 0;
   file = strrchr (value, '/');
   file = file ? file + 1 : value;
   if (strcmp (file, name) == 0)
@@ -164,15 +184,15 @@ filter_load (void)
 }
 
 static int
-begins (const char *word, const char *start)
+is_option (const char *word, const char *previous, const char *option)
 {
-  return strncmp (word, start, strlen (start)) == 0;
+  return begins (word, option);
 }
 
 int
 filter_has_option (const char *option)
 {
-  return count_words (begins, option) > 0;
+  return count_words (is_option, option) > 0;
 }
 
 static int

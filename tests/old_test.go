@@ -124,6 +124,25 @@ for at in reversed(range(0, len(data), 1 << 16)):
     h.pwrite(data[at:at + (1 << 16)], at)
     h.flush()`
 
+// qemu-img makes a qcow2 on one connection, and reads on the next what it has made, to
+// go on with it: of a small disk, that is most of it.
+func TestContainerIsMadeInASmallDisk(t *testing.T) {
+	dir := t.TempDir()
+	source := randomImage(t, 100*kib)
+	run(t, dir, "truncate", "-s", "128k", source)
+	for _, size := range []string{"512k", "640k", "1m"} {
+		run(t, dir, "truncate", "-s", "0", "want", "got")
+		run(t, dir, "truncate", "-s", size, "want", "got")
+		convert := fmt.Sprintf(`qemu-img convert -f raw -O qcow2 %s "$uri"`, source)
+		run(t, dir, "nbdkit", "-U", "-", "file", "want", "--run", convert)
+		run(t, dir, "nbdkit", "-U", "-", "--filter="+filter, "file", "got",
+			"digest-expect=sha256:"+sumOf(t, "sha256", dir+"/want"), "--run", convert)
+		if !same(t, dir+"/want", dir+"/got") {
+			t.Errorf("%s: the copy is not what it is without the filter", size)
+		}
+	}
+}
+
 // What the door has read of a small image is not what the copy is judged by.
 func TestFlushInTheMiddleOfACopy(t *testing.T) {
 	for _, size := range []int64{128 * kib, mib, mib + 512, 3 * mib} {

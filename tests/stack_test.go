@@ -142,6 +142,7 @@ func TestNoQueriesBehindFiltersThatTakeAllExportsForOne(t *testing.T) {
 		{"option in two words, abbreviated", image, []string{"--fil", "cow", "--filt", filter}, "cow"},
 		{"behind another", image, []string{"--filter=cache", "--filter=nofilter", "--filter=" + filter, "--filter=nozero"}, "cache"},
 		{"not in front", image, []string{"--filter=nofilter", "--filter=" + filter, "--filter=cow"}, ""},
+		{"a parameter of that value", image, []string{"--filter=" + filter, "--filter=cow", "digest-name=cow"}, ""},
 		{"not a filter", image, []string{"--filter=" + filter, "-e", "cow", "--filter=nozero"}, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
