@@ -16,7 +16,8 @@ import (
 func TestBadParametersSayWhatIsAllowed(t *testing.T) {
 	for _, test := range []struct{ key, value, want string }{
 		{"digest", "sha3", "md5, sha1"},
-		{"digest", "sha256,", `unknown digest ""`},
+		{"digest", "sha256,", "remove a comma"},
+		{"digest", "", `unknown digest ""`},
 		{"digest", "", "no value"},
 		{"digest-format", "xml", "text, gnu or json"},
 		{"digest-unread", "never", "early, late or skip"},

@@ -143,6 +143,9 @@ func expectationsOf(file string, want algorithm, name, directory string) ([]expe
 	if strings.Contains(file, "://") {
 		return nil, errURL
 	}
+	if file == "-" {
+		return nil, errors.New("standard input is @/dev/stdin")
+	}
 	if strings.HasSuffix(file, "/") {
 		return nil, errDirectory
 	}

@@ -128,6 +128,7 @@ func TestBadExpectationSaysWhatIsWrong(t *testing.T) {
 		{"sha256:sha256:" + emptySHA256, "'s' in the digest is not"},
 		{"@", "the name of the checksum file is missing"},
 		{"sha256:@", "the name of the checksum file is missing"},
+		{"@-", "standard input is @/dev/stdin"},
 		{"crc32:@SUMS", `unknown digest "crc32"`},
 		{"@nowhere", dir + "/nowhere cannot be read: no such file"},
 		{"@.", "is neither a regular file nor a pipe"},

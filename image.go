@@ -342,7 +342,8 @@ func (im *image) isProbed() bool {
 	return lo < hi
 }
 
-// finishedOrFailed tells whether reading more would help.
+// finishedOrFailed tells whether there is a result, or will be none: to read more would
+// not help.
 func (im *image) finishedOrFailed() bool {
 	im.mu.Lock()
 	defer im.mu.Unlock()

@@ -57,7 +57,9 @@ var fragile = []string{"cache", "cow", "luks", "tar"}
 
 // decoding are those that find nothing to decode in a document, or nothing where they
 // look: nbdinfo --list fails if a single export cannot be opened.
-var decoding = []string{"bzip2", "ext2", "gzip", "offset", "partition", "xz"}
+var decoding = []string{
+	"bzip2", "ddrescue", "ext2", "extentlist", "gzip", "indexed-gzip", "lzip", "offset", "partition", "qcow2dec", "xz",
+}
 
 // queries is what a filter keeps for queries.
 type queries struct {

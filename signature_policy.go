@@ -38,8 +38,10 @@ func parseSignaturePolicy(value string) (signaturePolicy, error) {
 		switch {
 		case slices.Contains(names, lower):
 			p.wanted = append(p.wanted, lower)
+		case lower == "" && value != "":
+			return signaturePolicy{}, errEmptyName
 		case lower == "sane" || lower == "known" || lower == "any":
-			return signaturePolicy{}, fmt.Errorf("%s cannot be part of a list", lower)
+			return signaturePolicy{}, fmt.Errorf("%s cannot be part of a list: use it alone", lower)
 		default:
 			return signaturePolicy{}, fmt.Errorf("unknown kind %q: use sane, known, any, or a list of the kinds %s, and of the groups %s",
 				name, strings.Join(kindNames(), ", "), strings.Join(append([]string{diskGroup}, groupNames()...), ", "))

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"encoding/binary"
 	"io"
 )
@@ -107,16 +106,5 @@ func (v *view) inside(offset, n uint64) bool {
 // blank tells whether all that was read is zero.
 func (v *view) blank() bool {
 	v.looked += int64(len(v.prefix))
-	return allZero(v.prefix) && allZero(v.tail)
-}
-
-func allZero(p []byte) bool {
-	var zeros [4096]byte
-	for len(p) > len(zeros) {
-		if !bytes.Equal(p[:len(zeros)], zeros[:]) {
-			return false
-		}
-		p = p[len(zeros):]
-	}
-	return bytes.Equal(p, zeros[:len(p)])
+	return isZero(v.prefix) && isZero(v.tail)
 }

@@ -129,7 +129,7 @@ func readVHD(image []byte) (leads bool) {
 	if diskType != 3 || at > uint64(len(image)-1024) || string(image[at:at+8]) != "cxsparse" {
 		return false
 	}
-	return !allZero(image[at+40 : at+56])
+	return !isZero(image[at+40 : at+56])
 }
 
 // readVMDK looks for words wherever they stand in the descriptor, as QEMU does,

@@ -56,7 +56,7 @@ func vhdDynamicHeader(v *view) string {
 		if header == nil || string(header[:8]) != "cxsparse" {
 			return "vhd has no dynamic header where its footer says"
 		}
-		if !allZero(header[40:]) {
+		if !isZero(header[40:]) {
 			return "vhd has a parent"
 		}
 	}
@@ -73,7 +73,7 @@ func vdiImageType(v *view) string {
 // vdiParent looks at the UUIDs of the image that this one is based on, and of
 // that one's last modification.
 func vdiParent(v *view) string {
-	if uuids := v.at(424, 2*uuidSize); uuids == nil || !allZero(uuids) {
+	if uuids := v.at(424, 2*uuidSize); uuids == nil || !isZero(uuids) {
 		return "vdi has a parent"
 	}
 	return ""

@@ -48,7 +48,7 @@ func vhdxLog(v *view) string {
 		if crc != binary.LittleEndian.Uint32(header[4:]) || valid && sequence < newest {
 			continue
 		}
-		newest, replay, valid = sequence, !allZero(header[48:48+uuidSize]), true
+		newest, replay, valid = sequence, !isZero(header[48:48+uuidSize]), true
 	}
 	switch {
 	case !valid:

@@ -287,10 +287,10 @@ func vmdkFooter(v *view) string {
 		return "vmdk has a footer that contradicts its header"
 	}
 	marker, end := v.at(at, sectorSize), v.at(at+2*sectorSize, sectorSize)
-	if marker == nil || v.le32(at+8) != 0 || v.le32(at+12) != footerMarker || !allZero(marker[16:]) {
+	if marker == nil || v.le32(at+8) != 0 || v.le32(at+12) != footerMarker || !isZero(marker[16:]) {
 		return "vmdk has an invalid marker before its footer"
 	}
-	if end == nil || v.le32(at+2*sectorSize+12) != endOfStream || !allZero(end) {
+	if end == nil || v.le32(at+2*sectorSize+12) != endOfStream || !isZero(end) {
 		return "vmdk has an invalid marker at its end"
 	}
 	return ""

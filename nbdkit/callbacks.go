@@ -7,7 +7,6 @@ import "C"
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"runtime/cgo"
@@ -16,8 +15,8 @@ import (
 	"unsafe"
 )
 
-// The functions that filter.c calls. Each recovers from a panic: a fault in
-// the filter costs one request, not the server.
+// The functions that C calls. Each calls the filter's own methods such that it recovers
+// from a panic: a fault in the filter costs one request, not the server.
 
 //export goCheck
 func goCheck(pipe C.int) (r C.int) {
@@ -122,7 +121,7 @@ func goBegin(handle C.uintptr_t, op C.enum_filter_op, buf unsafe.Pointer, count 
 	conn := connection(handle)
 	defer func() {
 		if v := recover(); v != nil {
-			r = panicked(op2string(Op(op)), conn, err, v)
+			r = panicked(Op(op).String(), conn, err, v)
 		}
 	}()
 	var data []byte
@@ -149,7 +148,7 @@ func goEnd(next *C.nbdkit_next, handle C.uintptr_t, op C.enum_filter_op, ticket 
 	conn := connection(handle)
 	defer func() {
 		if v := recover(); v != nil {
-			r = panicked(op2string(Op(op)), conn, err, v)
+			r = panicked(Op(op).String(), conn, err, v)
 		}
 	}()
 	var data []byte
@@ -169,7 +168,7 @@ func goEndExtents(next *C.nbdkit_next, handle C.uintptr_t, ticket C.uint64_t,
 	conn := connection(handle)
 	defer func() {
 		if v := recover(); v != nil {
-			r = panicked(op2string(AskExtents), conn, err, v)
+			r = panicked(AskExtents.String(), conn, err, v)
 		}
 	}()
 	e := conn.EndExtents(Next{next}, uint64(ticket), Extents{extents}, int64(offset), int64(count), ok != 0)
@@ -220,5 +219,3 @@ func panicked(what string, conn Conn, err *C.int, v any) C.int {
 	}
 	return -1
 }
-
-func op2string(op Op) string { return fmt.Sprint(op) }
