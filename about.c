@@ -1,3 +1,5 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
 /* What nbdkit tells about the filter without starting it. */
 
 #include "nbdkit/filter.h"

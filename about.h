@@ -1,3 +1,5 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
 #ifndef DIGEST_ABOUT_H
 #define DIGEST_ABOUT_H
 

@@ -1,3 +1,5 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
 /* BLAKE3 of 16 chunks, or of 16 parents, side by side: section 2 of the paper
  * "BLAKE3: one function, fast everywhere".
  */

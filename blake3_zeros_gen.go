@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-3-Clause
+
 //go:build ignore
 
 // Writes blake3_zeros.bin: see blake3_zeros.go. It is run with

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-3-Clause
+
 package main
 
 // A zeroRegion is a part of an image with a table entry every step bytes. It

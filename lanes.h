@@ -1,3 +1,5 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
 /* Hash functions that work on several leaves of a tree side by side.
  *
  * One message at a time leaves most of a processor idle: each step of a hash

@@ -1,3 +1,5 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
 /* What the functions for AVX-512 share. */
 
 #ifndef DIGEST_LANES_AMD64_H

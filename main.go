@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-3-Clause
+
 // Nbdkit-digest-filter computes digests of a disk image while clients copy
 // it. See nbdkit-digest-filter(1).
 package main

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-3-Clause
+
 package main
 
 // Leaves of which a request has brought a part only: leaf.go has the design.

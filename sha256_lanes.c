@@ -1,3 +1,5 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
 /* SHA-256 of 16 leaves, or of 2, side by side: FIPS 180-4, section 6.2. */
 
 #include <string.h>

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-3-Clause
+
 package main
 
 // qcow2, as in docs/interop/qcow2.txt of QEMU, and its predecessors qcow and

@@ -1,3 +1,5 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
 /* What runs before nbdkit forks: C alone, as Go must not run yet.  A child
  * process lets Go check the parameters, and hands on those that the process
  * that serves gets.

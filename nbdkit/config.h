@@ -1,3 +1,5 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
 /* The callbacks that nbdkit makes before it forks. */
 
 #ifndef NBDKIT_GO_CONFIG_H

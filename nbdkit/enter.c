@@ -1,3 +1,5 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
 /* How threads of nbdkit come into Go for the first time.
  *
  * Such a thread takes one of Go's own to stand for it, and keeps it until it

@@ -1,3 +1,5 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
 /* How threads of nbdkit come into Go: enter.c says why. */
 
 #ifndef NBDKIT_GO_ENTER_H

@@ -1,3 +1,5 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
 /* Exports of the filter's own, beside those of the layer below.
  *
  * Their .open does not call next, so no other callback may: each answers

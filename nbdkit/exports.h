@@ -1,3 +1,5 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
 /* Exports of the layer below and of the filter itself. */
 
 #ifndef NBDKIT_GO_EXPORTS_H

@@ -1,3 +1,5 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
 /* The C side of the binding: nbdkit's callbacks.
  *
  * C does the I/O of a client's request and hands the result to Go.  A

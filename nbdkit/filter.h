@@ -1,3 +1,5 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
 /* What the C side of the binding and the program that uses it share. */
 
 #ifndef NBDKIT_GO_FILTER_H

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-3-Clause
+
 // Package nbdkit is a small binding for filters of the NBD server nbdkit.
 //
 // A program registers its filter in an init function, describes it in C

@@ -1,3 +1,5 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
 /* The deferred start of Go's runtime.
  *
  * nbdkit loads its filters first and forks later, both to become a

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-3-Clause
+
 // Package tests runs the filter in a real nbdkit, with real clients, and
 // compares its digests with those of coreutils and b3sum.
 package tests

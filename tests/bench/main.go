@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-3-Clause
+
 // Bench measures what the filter costs: each copy is made with and without it,
 // in turn, in one run, on one random image in RAM. Ratios are medians over such
 // pairs, so that they mean the same on a busy machine and on an idle one.

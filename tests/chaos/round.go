@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-3-Clause
+
 // Package chaos runs the filter in a real nbdkit, with clients, faults and
 // shutdowns as they fall, and looks whether it ever reports a wrong digest,
 // crashes, hangs, or leaves half a result.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-3-Clause
+
 // Package deploy tests what deploy/ has: the wrapper with a real nbdkit, and
 // the manifests against the API types of Kubernetes.
 //

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-3-Clause
+
 // Package docs runs what the documents tell a reader to run, so that it does
 // not go stale: every block of commands, with a real nbdkit and real clients.
 // What a transcript prints must come, but for digests, times and numbers.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-3-Clause
+
 // Package nbd is a client of NBD for tests. It has several requests in flight,
 // and is as rude as a test wants: it can stop in the middle of a handshake, and
 // go away without a word.

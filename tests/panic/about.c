@@ -1,3 +1,5 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
 /* A filter of the tests, which panics when it is told to. */
 
 #include "../../nbdkit/filter.h"

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-3-Clause
+
 // A filter of the tests: it panics in the method that panic= names, in Begin
 // and End for requests at the offset 4096 only.
 package main
