@@ -297,10 +297,10 @@ func (c *config) checkSize(size int64) error {
 // again.
 func (c *config) addDigests(list string) error {
 	for name := range strings.SplitSeq(list, ",") {
-		if name == "" && list != "" {
-			return errEmptyName
-		}
 		a, err := parseAlgorithm(name)
+		if err != nil && name == "" && list != "" {
+			return fmt.Errorf("remove a comma: %w", err)
+		}
 		if err != nil {
 			return err
 		}

@@ -18,7 +18,7 @@ import (
 func TestBadParametersSayWhatIsAllowed(t *testing.T) {
 	for _, test := range []struct{ key, value, want string }{
 		{"digest", "sha3", "md5, sha1"},
-		{"digest", "sha256,", "remove a comma"},
+		{"digest", "sha256,", `remove a comma: unknown digest ""`},
 		{"digest", "", "no value"},
 		{"digest-format", "xml", "text, gnu or json"},
 		{"digest-unread", "never", "early, late or skip"},

@@ -16,6 +16,10 @@ func (im *image) settle() {
 	if im.done.Load() {
 		return
 	}
+	if im.linear != nil && im.linear.failed.Load() {
+		im.failAsHashing()
+		return
+	}
 	for _, t := range im.trees {
 		t.flushLast()
 	}
@@ -114,6 +118,17 @@ func (im *image) setResult(sums []string) {
 	im.results++
 	im.finished = time.Now()
 	im.done.Store(!im.deferred.Load())
+}
+
+// failAsHashing is called when a hash function has failed, as one does that
+// GODEBUG=fips140=only forbids.
+func (im *image) failAsHashing() {
+	if im.lost.Load() {
+		return
+	}
+	if err := im.linear.err(); im.fail(err.Error()) {
+		logError("%v has no digest: %v", im, err)
+	}
 }
 
 // fail ends the computation because of a fault in the filter, or of the source.

@@ -3,6 +3,9 @@
 package main
 
 import (
+	"crypto/sha256"
+	"fmt"
+	"hash"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -91,5 +94,38 @@ func TestMismatchIsPublishedFirst(t *testing.T) {
 			wait()
 		}
 		im.end()
+	}
+}
+
+// brokenHash is one that a setting of Go's forbids.
+type brokenHash struct{ hash.Hash }
+
+func (brokenHash) Write([]byte) (int, error) { panic("not allowed") }
+
+// A hash that fails is told as a fault, once, with and without an expectation.
+func TestHashThatFailsIsTold(t *testing.T) {
+	for _, params := range [][]string{{"digest", "sha256"}, {"digest", "sha256,blake3"}, {"digest-expect", "sha256:" + emptySHA256}} {
+		lines := make(chan string, 100)
+		defer func(old func(string, ...any)) { logError = old }(logError)
+		logError = func(format string, args ...any) { lines <- fmt.Sprintf(format, args...) }
+		conf := testConfig(t, params...)
+		conf.digests[0].new = func() hash.Hash { return brokenHash{sha256.New()} }
+		im := newImage("", mib, conf, func() {})
+		c := &client{im: im, layer: &memoryLayer{bytes: make([]byte, mib)}, cursor: im.connect()}
+		c.read(0, mib)
+		for !im.linear.failed.Load() {
+			time.Sleep(time.Millisecond)
+		}
+		im.settle()
+		im.settle()
+		if r := im.snapshot(); r.State != failed || !strings.Contains(r.Error, "not allowed") {
+			t.Errorf("%v: the state is %s: %s", params, r.State, r.Error)
+		}
+		if !im.isHopeless() && len(conf.expect) > 0 {
+			t.Errorf("%v: requests go on without a digest", params)
+		}
+		if line := <-lines; len(lines) > 0 || !strings.Contains(line, "not allowed") {
+			t.Errorf("%v: the log has %q, and %d lines more", params, line, len(lines))
+		}
 	}
 }

@@ -104,6 +104,9 @@ func isDevice(dir string) bool {
 // on written in place.
 func (s *sidecar) remove() error {
 	if !s.inPlace {
+		if err := errForeign(s.path); err != nil {
+			return fmt.Errorf("digest-file=%s: %w", s.path, err)
+		}
 		err := os.Remove(s.path)
 		if err == nil || errors.Is(err, fs.ErrNotExist) {
 			return nil
@@ -155,6 +158,10 @@ func (s *sidecar) finish(results []result) error {
 	case s.inPlace:
 		err = writeInPlace(s.path, content)
 	default:
+		if err = errForeign(s.path); err != nil {
+			s.content = nil // nothing of ours is there
+			break
+		}
 		err = replace(s.path, content)
 		if cannotReplace(err) && writeInPlace(s.path, content) == nil {
 			s.inPlace, err = true, nil

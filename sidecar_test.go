@@ -225,3 +225,34 @@ func TestSidecarKeepsNoOldResultAfterAnError(t *testing.T) {
 		t.Error("the result is still there")
 	}
 }
+
+// Where the result is to be, somebody has made another file since nbdkit started: the
+// copy of the image, say. It is kept.
+func TestFileThatIsNotOursIsKept(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "copy.img")
+	s := newSidecar(path, formats["text"], -1)
+	if err := s.prepare(); err != nil {
+		t.Fatal(err)
+	}
+	foreign := bytes.Repeat([]byte{0}, 1000)
+	for range 2 { // before a result is there, and after
+		if err := os.WriteFile(path, foreign, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.write(someResults("a")); err == nil || !strings.Contains(err.Error(), "another file") {
+			t.Errorf("the error is %v", err)
+		}
+		if err := s.withdraw(); err != nil && !strings.Contains(err.Error(), "another file") {
+			t.Error(err)
+		}
+		if now, err := os.ReadFile(path); err != nil || !bytes.Equal(now, foreign) {
+			t.Errorf("the file has %q now (%v)", now, err)
+		}
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.write(someResults("a", "b")); err != nil {
+			t.Error(err)
+		}
+	}
+}

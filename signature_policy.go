@@ -41,7 +41,7 @@ func parseSignaturePolicy(value string) (signaturePolicy, error) {
 		case slices.Contains(names, lower):
 			p.wanted = append(p.wanted, lower)
 		case lower == "" && value != "":
-			return signaturePolicy{}, errEmptyName
+			return signaturePolicy{}, fmt.Errorf("remove a comma: unknown kind %q", name)
 		case lower == "sane" || lower == "known" || lower == "any":
 			return signaturePolicy{}, fmt.Errorf("%s cannot be part of a list: use it alone", lower)
 		default:

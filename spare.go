@@ -105,11 +105,30 @@ func (c *config) spareFile(params, others []nbdkit.Param, directory string) erro
 	switch {
 	case err != nil:
 		return fmt.Errorf("it cannot be told whether the file is an earlier result: %w: name another file, or remove this one", err)
-	case !isResult(head) && !isShortText(head):
-		line, _, _ := bytes.Cut(head, []byte("\n"))
-		return fmt.Errorf("the file is no earlier result, but begins with %q: name another file, or remove this one", line[:min(len(line), 32)])
+	case !isReplaceable(head):
+		return fmt.Errorf("the file is no earlier result, but begins with %q: name another file, or remove this one", firstWords(head))
 	}
 	return nil
+}
+
+func isReplaceable(head []byte) bool { return isResult(head) || isShortText(head) }
+
+func firstWords(head []byte) []byte {
+	line, _, _ := bytes.Cut(head, []byte("\n"))
+	return line[:min(len(line), 32)]
+}
+
+// errForeign tells whether somebody has made another file where the result is to be,
+// such as the copy of the image itself, since nbdkit was started.
+func errForeign(path string) error {
+	if info, err := os.Lstat(path); err != nil || !info.Mode().IsRegular() {
+		return nil
+	}
+	head, err := startOf(path)
+	if err != nil || isReplaceable(head) {
+		return nil
+	}
+	return fmt.Errorf("there is another file now, which is kept and begins with %q: name another digest-file", firstWords(head))
 }
 
 // hasContent tells what can be an image from a pipe or /dev/null, which lose nothing.

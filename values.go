@@ -12,9 +12,6 @@ import (
 
 // How the values of parameters are read, and shown.
 
-// errEmptyName is what is wrong with a list such as "a,".
-var errEmptyName = errors.New("there is an empty name in the list: remove a comma")
-
 // parseBool takes the words that nbdkit takes.
 func parseBool(s string) (bool, error) {
 	switch strings.ToLower(s) {

@@ -42,7 +42,7 @@ func handOn(params []Param, pipe io.Writer) error {
 			b = append(append(b, s...), 0)
 		}
 	}
-	_, err := pipe.Write(b)
+	_, err := pipe.Write(append(b, 0)) // an empty key ends the list
 	return err
 }
 

@@ -98,8 +98,9 @@ find_filter (const char *name, int below)
   return search.found;
 }
 
-/* Returns how many words of nbdkit's command line are what is looked for: nbdkit
- * does not tell a filter its options.  PREVIOUS is "" for the first word.
+/* Returns how many words of nbdkit's command line are what is looked for, or -1 if
+ * it cannot be read: nbdkit does not tell a filter its options.  PREVIOUS is "" for
+ * the first word.
  */
 static int
 count_words (int (*is) (const char *word, const char *previous,
@@ -112,7 +113,7 @@ count_words (int (*is) (const char *word, const char *previous,
   int words = 0;
 
   if (fp == NULL)
-    return 0;
+    return -1;
   while (getdelim (&word, &len, '\0', fp) != -1) {
     words += is (word, previous ? previous : "", what);
     last = previous; last_len = previous_len;
@@ -192,9 +193,9 @@ is_option (const char *word, const char *previous, const char *option)
 }
 
 int
-filter_has_option (const char *option)
+filter_count_option (const char *option)
 {
-  return count_words (is_option, option) > 0;
+  return count_words (is_option, option);
 }
 
 static int
@@ -241,7 +242,7 @@ filter_unload (void)
   const char *name = filter_about.name;
   size_t i;
 
-  if (filter_has_option ("--dump-p")) {
+  if (filter_count_option ("--dump-p") > 0) {
     printf ("%s_longname=%s\n", name, filter_about.longname);
     printf ("%s_description=%s\n", name, filter_about.description);
     printf ("%s_version=%s\n", name, filter_about.version);
@@ -273,16 +274,17 @@ filter_config (nbdkit_next_config *next, nbdkit_backend *nxdata,
 }
 
 /* How the child ends that has found the parameters to be right, if the filter
- * needs standard output, too.
+ * needs standard output, too.  When Go's runtime gives up, it ends with 2.
  */
-#define EXIT_USES_STDOUT 2
+#define EXIT_USES_STDOUT 77
 
 /* Puts what the child hands on in place of the parameters: they can be more
  * than a pipe holds, so all is read before the child is waited for.  What
- * comes from a child that dies is of no use, but its status tells.
+ * comes from a child that dies is of no use, but its status tells.  An empty
+ * key is the end of a list that is WHOLE.
  */
 static int
-take_params (int fd)
+take_params (int fd, int *whole)
 {
   FILE *fp = fdopen (fd, "r");
   char *key = NULL, *value = NULL;
@@ -295,10 +297,12 @@ take_params (int fd)
     return -1;
   }
   free_params (&filter_params);
+  *whole = 0;
   while (r == 0 && getdelim (&key, &key_len, '\0', fp) != -1 &&
+         !(*whole = key[0] == '\0') &&
          getdelim (&value, &value_len, '\0', fp) != -1)
     r = add_param (&filter_params, key, value);
-  if (r == 0 && !feof (fp)) {
+  if (r == 0 && ferror (fp)) {
     nbdkit_error ("reading the parameters: %m");
     r = -1;
   }
@@ -310,7 +314,7 @@ take_params (int fd)
 
 /* Runs goCheck in a child process and returns how that has ended. */
 static int
-check_parameters (int *status)
+check_parameters (int *status, int *whole)
 {
   struct sigaction sa = { .sa_handler = SIG_DFL }, old;
   int fds[2], taken;
@@ -339,7 +343,7 @@ check_parameters (int *status)
   if (pid == -1)
     nbdkit_error ("fork: %m");
   close (fds[1]);
-  taken = take_params (fds[0]);
+  taken = take_params (fds[0], whole);
   if (pid != -1) {
     while ((r = waitpid (pid, status, 0)) == -1 && errno == EINTR)
       ;
@@ -371,7 +375,7 @@ int
 filter_config_complete (nbdkit_next_config_complete *next,
                         nbdkit_backend *nxdata)
 {
-  int status;
+  int status, whole;
 
   filter_directory = get_current_dir_name ();
   if (filter_directory == NULL) {
@@ -381,7 +385,7 @@ filter_config_complete (nbdkit_next_config_complete *next,
 
   if (nbdkit_stdio_safe () == 1)
     copy_stdout ();
-  if (check_parameters (&status) == -1)
+  if (check_parameters (&status, &whole) == -1)
     return -1;
   if (WIFSIGNALED (status)) {
     nbdkit_error ("%s: checking the parameters was ended by signal %d",
@@ -392,6 +396,11 @@ filter_config_complete (nbdkit_next_config_complete *next,
     close_stdout ();
   else if (WEXITSTATUS (status) != EXIT_USES_STDOUT)
     return -1;                  /* the child has said why */
+  if (!whole) {
+    nbdkit_error ("%s: checking the parameters was cut off",
+                  filter_about.name);
+    return -1;
+  }
 
   return next (nxdata);
 }

@@ -8,7 +8,7 @@
 #include "filter.h"
 
 /* Whether nbdkit's command line has an option that begins so. */
-extern int filter_has_option (const char *option);
+extern int filter_count_option (const char *option);
 
 extern void filter_load (void);
 extern void filter_unload (void);

@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "config.h"
@@ -76,8 +77,14 @@ listen_to (int sig, struct sigaction *old)
   sigaction (sig, &sa, NULL);
 }
 
+static void
+do_nothing (int sig)
+{
+}
+
 /* With a limit on the size of files, a result that does not fit is an
- * error, not the end of nbdkit.
+ * error, not the end of nbdkit.  SIG_IGN would be inherited by the scripts
+ * of plugins.
  */
 static void
 ignore_size_limit (void)
@@ -85,9 +92,27 @@ ignore_size_limit (void)
   struct sigaction sa;
 
   if (sigaction (SIGXFSZ, NULL, &sa) == 0 && sa.sa_handler == SIG_DFL) {
-    sa.sa_handler = SIG_IGN;
+    sa.sa_handler = do_nothing;
+    sa.sa_flags = SA_RESTART | SA_ONSTACK;
     sigaction (SIGXFSZ, &sa, NULL);
   }
+}
+
+/* Go takes as many open files as it may have; a plugin's scripts would inherit
+ * that.
+ */
+static int
+start_go (void)
+{
+  struct rlimit files;
+  int r, limited = getrlimit (RLIMIT_NOFILE, &files) == 0;
+
+  if (filter_start_go () == -1)
+    return -1;
+  r = goStart (final_thread_model == NBDKIT_THREAD_MODEL_PARALLEL);
+  if (limited)
+    setrlimit (RLIMIT_NOFILE, &files);
+  return r;
 }
 
 static int
@@ -103,14 +128,13 @@ start (nbdkit_backend *backend)
     return -1;
   }
   filter_backend = backend;
-  if (filter_start_go () == -1)
-    return -1;
-  return goStart (final_thread_model == NBDKIT_THREAD_MODEL_PARALLEL);
+  return start_go ();
 }
 
 /* With --run, another process of nbdkit's waits for the command and has the
  * socket open, too: if this one ended, a client would wait for ever.  So
- * clients are turned away, which ends the command, and with it nbdkit.
+ * clients are turned away, which ends the command, and with it nbdkit.  So they
+ * are where nobody can tell.
  */
 static int start_failed;
 
@@ -119,7 +143,7 @@ filter_after_fork (nbdkit_backend *backend)
 {
   if (start (backend) == 0)
     return 0;
-  if (!filter_has_option ("--ru")) /* it may be shortened to that */
+  if (filter_count_option ("--ru") == 0) /* it may be shortened to that */
     return -1;
   start_failed = 1;
   return 0;

@@ -3,6 +3,7 @@
 package tests
 
 import (
+	"fmt"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -144,4 +145,43 @@ except nbd.Error as e:
 			t.Errorf("the client got %q", got)
 		}
 	})
+}
+
+// Without memory Go's runtime ends the process that checks the parameters, with a
+// status of its own. That must not pass for parameters that are right.
+func TestNoMemoryToCheckTheParameters(t *testing.T) {
+	image := randomImage(t, 64*kib)
+	const limit = "300000" // KiB
+	o := execute(t, "", "sh", "-c", `ulimit -v $0 && timeout 30 nbdkit -r -U - --filter="$1" file "$2" signature=qcow2 --run 'nbdcopy "$uri" null: && echo copied'`,
+		limit, filter, image)
+	if o.status != 1 || strings.Contains(o.stdout, "copied") {
+		t.Errorf("exit status %d\n%s%s", o.status, o.stdout, o.stderr)
+	}
+}
+
+// The scripts of a plugin have the limits and signals that they have without the
+// filter.
+func TestScriptsInheritNothingOfGo(t *testing.T) {
+	var seen []string
+	for _, name := range []string{"nofilter", filter} {
+		out := filepath.Join(t.TempDir(), "seen")
+		run(t, "", "sh", "-c", `ulimit -Sn 1024 && nbdkit -r -U - --filter="$0" eval get_size='echo 512' \
+			pread="{ ulimit -Sn; grep SigIgn /proc/self/status; } > $1; head -c 512 /dev/zero" --run 'nbdcopy "$uri" null:'`, name, out)
+		seen = append(seen, contents(t, out))
+	}
+	if seen[0] != seen[1] || seen[0] == "" {
+		t.Errorf("without the filter a script has\n%swith it\n%s", seen[0], seen[1])
+	}
+}
+
+// Go ends the process when it cannot have what it needs to open files. So it has that
+// before the first client comes.
+func TestResultNeedsNoPollerAtTheEnd(t *testing.T) {
+	s := serve(t, "-r", "--filter="+filter, "null", "1M", "digest-file="+filepath.Join(t.TempDir(), "sum"))
+	run(t, "", "nbdinfo", "--size", s.uri()) // it has started
+	open := run(t, "", "ls", "-l", fmt.Sprintf("/proc/%d/fd", s.cmd.Process.Pid))
+	if !strings.Contains(open, "eventpoll") {
+		t.Errorf("nbdkit has open\n%s", open)
+	}
+	s.stop()
 }

@@ -369,3 +369,20 @@ func TestNoResultIsNoGoodOne(t *testing.T) {
 		}
 	}
 }
+
+// digest-file may be the name of the copy by mistake. The copy is kept.
+func TestCopyIsNotReplacedByItsResult(t *testing.T) {
+	image, dir := randomImage(t, 2*mib), t.TempDir()
+	for _, copy := range []string{`nbdcopy "$uri" copy.img`, `qemu-img convert -f raw -O raw "$uri" copy.img`} {
+		o := execute(t, dir, "nbdkit", "-r", "-U", "-", "--filter="+filter, "file", image, "digest-file=copy.img", "--run", copy)
+		if !same(t, image, dir+"/copy.img") {
+			t.Errorf("%s: the copy is not the image", copy)
+		}
+		if !strings.Contains(o.stderr, "there is another file now") {
+			t.Errorf("%s: exit status %d\n%s", copy, o.status, o.stderr)
+		}
+		if err := os.Remove(dir + "/copy.img"); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
