@@ -98,8 +98,11 @@ func (im *image) finish(next layer, readers int) {
 	pass := endPass{im: im, next: next, interrupted: func() bool {
 		return nbdkit.Signals() >= 2 || !im.canBeCompleted()
 	}}
-	switch err := pass.run(readers); {
-	case errors.Is(err, errInterrupted) && nbdkit.Signals() < 2:
+	before, _ := im.quiet()
+	err := pass.run(readers)
+	now, _ := im.quiet()
+	switch {
+	case im.finishedOrFailed(), nbdkit.Signals() < 2 && (errors.Is(err, errInterrupted) || now != before):
 	case err != nil:
 		nbdkit.Error("%v cannot be completed: %v", im, err)
 	case im.canBeCompleted():

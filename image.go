@@ -67,6 +67,7 @@ type image struct {
 
 	clientRead, clientWritten, holes, filterRead atomic.Int64 // bytes
 
+	readBefore   atomic.Int64 // clientRead, when somebody wrote last
 	lastFrontier atomic.Int64 // of the linear digests, when flows was called
 	lookedAt     atomic.Int64 // clientRead, when a gap was looked for
 	credit       atomic.Int64 // bytes that the filter may read in gaps

@@ -181,6 +181,7 @@ func (im *image) listWrite(c *cursor, lo, hi int64) (ticket uint64, result int) 
 // that is to be withdrawn.
 func (im *image) taint(lo, hi int64) (result int) {
 	im.written = true
+	im.readBefore.Store(im.clientRead.Load())
 	im.start.Store(nil)
 	im.marks.Store(nil)
 	im.began++

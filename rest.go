@@ -44,11 +44,11 @@ func (im *image) restLimit() int64 { return max(restMax, im.size/restShare) }
 
 // littleLimit is restLimit for an image that may be small: most of it is not a rest,
 // unless a verdict is due and clients have read at least half, so that they did not
-// just have a look. Where somebody has written, what is read may be no more than what
-// qemu-img reads of the image that it has just made, to go on with it.
+// just have a look. What was read before the last write does not count: qemu-img reads
+// what it has made of a container, to go on with it.
 func (im *image) littleLimit() int64 {
 	limit := im.restLimit()
-	if len(im.conf.expect) > 0 && im.clientRead.Load()+im.holes.Load() >= im.size/2 && !im.isChanged() {
+	if len(im.conf.expect) > 0 && im.clientRead.Load()-im.readBefore.Load()+im.holes.Load() >= im.size/2 {
 		return limit
 	}
 	return min(limit, im.size/passedFactor)
@@ -104,14 +104,13 @@ func (im *image) readRest(next layer, c *cursor) error {
 		time.Sleep(restPause)
 		r, ok = im.rest(c)
 	}
-	for waited := time.Duration(0); ok; r, ok = im.rest(c) {
+	for start := time.Now(); ok; r, ok = im.rest(c) {
 		if nbdkit.Signals() >= 2 {
 			return im.unread(r.lo, r.hi, errInterrupted)
 		}
-		ticket, listed := im.beginRest(r.lo, r.hi, waited >= restWait || nbdkit.Stopping())
+		ticket, listed := im.beginRest(r.lo, r.hi, time.Since(start) >= restWait || nbdkit.Stopping())
 		if !listed {
 			time.Sleep(othersPause)
-			waited += othersPause
 		} else if err := im.readListed(next, ticket, r.lo, r.hi); r.isUnread() {
 			return im.unread(r.lo, r.hi, err)
 		}

@@ -51,7 +51,6 @@ func (c *client) readAllBut(lo, hi int64) {
 // A client that has read all but the rest has a verdict with its last bytes,
 // whatever other requests are in flight, and if they hang.
 func TestVerdictBesideOtherReaders(t *testing.T) {
-	t.Parallel()
 	for _, digest := range []string{"sha256", "blake3"} {
 		for name, lo := range map[string]int64{"elsewhere": mib, "over the rest": restLo} {
 			for _, whose := range []string{"client", "filter"} {

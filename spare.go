@@ -65,9 +65,10 @@ func isResult(head []byte) bool {
 // isShortText tells whether a file that begins so is a text and goes on no further,
 // and is no script and no descriptor of a VMDK.
 func isShortText(head []byte) bool {
-	return len(head) < resultStart && utf8.Valid(head) && !bytes.HasPrefix(head, []byte("#!")) && !bytes.Contains(lowerASCII(head), []byte("createtype")) && !bytes.ContainsFunc(head, func(r rune) bool {
-		return unicode.IsControl(r) && !unicode.IsSpace(r)
-	})
+	return len(head) < resultStart && utf8.Valid(head) &&
+		!bytes.HasPrefix(head, []byte("#!")) &&
+		!bytes.Contains(lowerASCII(head), []byte("createtype")) &&
+		!bytes.ContainsFunc(head, func(r rune) bool { return unicode.IsControl(r) && !unicode.IsSpace(r) })
 }
 
 // isTag tells whether a tag is that of a digest.

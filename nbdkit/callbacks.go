@@ -17,8 +17,8 @@ import (
 	"unsafe"
 )
 
-// The functions that C calls. Each calls the filter's own methods such that it recovers
-// from a panic: a fault in the filter costs one request, not the server.
+// The functions that C calls. A panic in a method of the filter's is recovered from: a
+// fault there costs one request, not the server.
 
 //export goCheck
 func goCheck(pipe C.int) (r C.int) {

@@ -38,6 +38,7 @@ func TestContentOfAnyFormat(t *testing.T) {
 	for name, source := range sources(t, raw) {
 		for _, order := range [][]string{nil, {"-W"}} {
 			t.Run(name+strings.Join(order, ""), func(t *testing.T) {
+				t.Parallel()
 				dir := t.TempDir()
 				target, sidecar, log := filepath.Join(dir, "disk.img"), filepath.Join(dir, "disk.sum"), filepath.Join(dir, "log")
 				write(t, target, "")

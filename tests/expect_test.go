@@ -83,6 +83,7 @@ func TestRightDigestOrNoCopy(t *testing.T) {
 					}
 					for _, right := range []bool{true, false} {
 						t.Run(fmt.Sprintf("%s %s %s %s %v", source.name, name, digest, access, right), func(t *testing.T) {
+							t.Parallel()
 							sum := got
 							if !right {
 								sum = bend(sum)
