@@ -102,12 +102,12 @@ func checkOpen(fd int) error {
 func settlePoller() error {
 	poll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
-		return fmt.Errorf("digest-file needs more open files: epoll: %w", err)
+		return fmt.Errorf("digest-file needs more open files: epoll: %w: raise the limit on them", err)
 	}
 	event, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
 	unix.Close(poll)
 	if err != nil {
-		return fmt.Errorf("digest-file needs more open files: eventfd: %w", err)
+		return fmt.Errorf("digest-file needs more open files: eventfd: %w: raise the limit on them", err)
 	}
 	unix.Close(event)
 	f, err := os.Open(os.DevNull)

@@ -21,12 +21,12 @@ import (
 
 // Notes on what digest-file may replace
 //
-// An earlier result is removed when nbdkit starts. A name that was mistyped must
-// not cost an image, so only what begins as a result does is removed: one of any
-// format, or of the checksum tools. One that was written in place may have been cut
-// off anywhere, and be empty. A text of less than 4 KiB is taken for the result of
-// some other tool: no image is that but a VMDK's descriptor. What a parameter of a layer below names is never removed: it may be
-// the image, and an image may look like anything.
+// An earlier result is removed when nbdkit starts. A name that was mistyped must not
+// cost an image, so only what begins as a result does is removed: one of any format, or
+// of the checksum tools. One that was written in place may have been cut off anywhere,
+// and be empty. A text of less than 4 KiB is taken for the result of some other tool:
+// no image is that but a VMDK's descriptor. What a parameter of a layer below names is
+// never removed: it may be the image, and an image may look like anything.
 
 // resultStart is how much of a file is looked at. A name may be longer.
 const resultStart = 4 << 10 // bytes
