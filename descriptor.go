@@ -96,23 +96,3 @@ func checkOpen(fd int) error {
 	}
 	return nil
 }
-
-// settlePoller has Go open now what it needs to open files. It would end the process
-// if there were too many open files when it writes the first result.
-func settlePoller() error {
-	poll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
-	if err != nil {
-		return fmt.Errorf("digest-file needs more open files: epoll: %w: raise the limit on them", err)
-	}
-	event, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
-	unix.Close(poll)
-	if err != nil {
-		return fmt.Errorf("digest-file needs more open files: eventfd: %w: raise the limit on them", err)
-	}
-	unix.Close(event)
-	f, err := os.Open(os.DevNull)
-	if err != nil {
-		return err
-	}
-	return f.Close()
-}

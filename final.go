@@ -122,8 +122,6 @@ func (im *image) complete(next layer, readers int, shutdown func() bool) error {
 			return errInterrupted
 		case err != nil && !errors.Is(err, errInterrupted) && !im.hasEnded():
 			return err
-		case im.linear != nil && im.linear.err() != nil:
-			return im.linear.err()
 		}
 		// All is taken, but the threads of clients may still be hashing.
 		if im.canBeCompleted() {

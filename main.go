@@ -101,11 +101,6 @@ func (f *filter) Start(parallel bool) error {
 	f.isRetried = nbdkit.IsBehind("retry")
 	f.isCached = nbdkit.IsInFrontOf("cache")
 	f.lookInFront()
-	if f.conf.file != "" {
-		if err := settlePoller(); err != nil {
-			return err
-		}
-	}
 	f.sidecar = newSidecar(f.conf.file, f.conf.format, f.conf.stdout)
 	return f.sidecar.prepare()
 }

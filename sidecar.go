@@ -69,7 +69,30 @@ func (s *sidecar) prepare() error {
 		s.inPlace, s.stream = true, true
 		return nil
 	}
+	if err := settlePoller(); err != nil {
+		return fmt.Errorf("digest-file=%s: %w", s.path, err)
+	}
 	return s.remove()
+}
+
+// settlePoller has Go open now what it needs to open files. It would end the process
+// if there were too many open files when it writes the first result.
+func settlePoller() error {
+	poll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return fmt.Errorf("too many files are open: epoll: %w: raise the limit on them", err)
+	}
+	event, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
+	unix.Close(poll)
+	if err != nil {
+		return fmt.Errorf("too many files are open: eventfd: %w: raise the limit on them", err)
+	}
+	unix.Close(event)
+	f, err := os.Open(os.DevNull)
+	if err != nil {
+		return err
+	}
+	return f.Close()
 }
 
 // isSpecial tells whether path is something other than a regular file.

@@ -98,38 +98,38 @@ func (c *config) spareFile(params, others []nbdkit.Param, directory string) erro
 			return fmt.Errorf("this is the checksum file of digest-expect=%s, and would be replaced: name another file", printable(p.Value))
 		}
 	}
-	// Not what a link leads to: the link is replaced.
-	if info, err := os.Lstat(c.file); err != nil || !info.Mode().IsRegular() {
-		return nil
-	}
-	head, err := startOf(c.file)
+	head, err := foreignHead(c.file)
 	switch {
 	case err != nil:
 		return fmt.Errorf("it cannot be told whether the file is an earlier result: %w: name another file, or remove this one", err)
-	case !isReplaceable(head):
-		return fmt.Errorf("the file is no earlier result, but begins with %q: name another file, or remove this one", firstWords(head))
+	case head != nil:
+		return fmt.Errorf("the file is no earlier result, but begins with %q: name another file, or remove this one", head)
 	}
 	return nil
-}
-
-func isReplaceable(head []byte) bool { return isResult(head) || isShortText(head) }
-
-func firstWords(head []byte) []byte {
-	line, _, _ := bytes.Cut(head, []byte("\n"))
-	return line[:min(len(line), 32)]
 }
 
 // errForeign tells whether somebody has made another file where the result is to be,
 // such as the copy of the image itself, since nbdkit was started.
 func errForeign(path string) error {
-	if info, err := os.Lstat(path); err != nil || !info.Mode().IsRegular() {
+	head, err := foreignHead(path)
+	if err != nil || head == nil {
 		return nil
+	}
+	return fmt.Errorf("there is another file now, which is kept and begins with %q: name another digest-file", head)
+}
+
+// foreignHead returns how a file begins that is not to be replaced, or nil. It does not
+// look at what a link leads to: the link is replaced.
+func foreignHead(path string) ([]byte, error) {
+	if info, err := os.Lstat(path); err != nil || !info.Mode().IsRegular() {
+		return nil, nil
 	}
 	head, err := startOf(path)
-	if err != nil || isReplaceable(head) {
-		return nil
+	if err != nil || isResult(head) || isShortText(head) {
+		return nil, err
 	}
-	return fmt.Errorf("there is another file now, which is kept and begins with %q: name another digest-file", firstWords(head))
+	line, _, _ := bytes.Cut(head, []byte("\n"))
+	return line[:min(len(line), 32)], nil
 }
 
 // hasContent tells what can be an image from a pipe or /dev/null, which lose nothing.
