@@ -209,12 +209,11 @@ func TestEndOfTheParentWhileHashing(t *testing.T) {
 	if err := parent.Start(); err != nil {
 		t.Fatal(err)
 	}
-	waitFor(t, "nbdkit to start", func() bool { return exists(dir + "/pid") })
-	pid := strings.TrimSpace(contents(t, dir+"/pid"))
+	pid := pidOf(t, dir+"/pid")
 	nbdsh(t, "nbd+unix:///?socket="+dir+"/sock", "for at in range(0, 32 << 20, 8 << 20): h.pread(8 << 20, at)")
 	parent.Process.Kill()
 	parent.Wait()
-	waitFor(t, "nbdkit to end", func() bool { return !exists("/proc/" + pid) })
+	waitForEnd(t, pid)
 	wantDigests(t, dir+"/sum", image, "md5", "sha1", "sha512", "blake3")
 }
 

@@ -58,7 +58,7 @@ var modes = []mode{
 	{"with SIGCHLD ignored by its parent", func(t *testing.T, args []string) {
 		socket := filepath.Join(socketDir(t), "sock")
 		c := background(t, append([]string{"env", "--ignore-signal=CHLD", "nbdkit", "-f", "-U", socket}, args...)...)
-		waitFor(t, "the socket", func() bool { return exists(socket) })
+		waitFor(t, "the socket", func() bool { return isListening(t, socket) })
 		copyAll(t, "nbd+unix:///?socket="+socket)
 		c.Process.Signal(syscall.SIGTERM)
 		c.Wait()
@@ -276,11 +276,7 @@ func startDaemon(t *testing.T, dir string, args []string) daemon {
 	d := daemon{socket: filepath.Join(tmp, "sock")}
 	pidfile := filepath.Join(tmp, "pid")
 	run(t, dir, append([]string{"nbdkit", "-P", pidfile, "-U", d.socket}, args...)...)
-	waitFor(t, "the daemon", func() bool {
-		b, _ := os.ReadFile(pidfile)
-		d.pid, _ = strconv.Atoi(strings.TrimSpace(string(b)))
-		return d.pid != 0
-	})
+	d.pid = pidOf(t, pidfile)
 	t.Cleanup(func() { syscall.Kill(d.pid, syscall.SIGKILL) })
 	return d
 }
@@ -290,11 +286,7 @@ func (d daemon) stop(t *testing.T) {
 	if err := syscall.Kill(d.pid, syscall.SIGTERM); err != nil {
 		t.Fatalf("the daemon has gone: %v", err)
 	}
-	waitFor(t, "the daemon's end", func() bool {
-		// Who is to bury it may take its time.
-		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", d.pid))
-		return err != nil || strings.Contains(string(stat), ") Z ")
-	})
+	waitForEnd(t, d.pid)
 }
 
 // serveSwap serves with all memory locked, if this user may do so.
@@ -312,7 +304,7 @@ func runActivated(t *testing.T, args []string) {
 	dir := socketDir(t)
 	socket := filepath.Join(dir, "sock")
 	c := background(t, append([]string{"systemd-socket-activate", "--listen=" + socket, "nbdkit"}, args...)...)
-	waitFor(t, "the socket", func() bool { return exists(socket) })
+	waitFor(t, "the socket", func() bool { return isListening(t, socket) })
 	copyAll(t, "nbd+unix:///?socket="+socket)
 	c.Process.Signal(syscall.SIGTERM) // it has become nbdkit
 	c.Wait()

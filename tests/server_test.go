@@ -3,9 +3,11 @@
 package tests
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -58,6 +60,41 @@ func serve(t *testing.T, args ...string) *server {
 func serveUnseen(t *testing.T, args ...string) *server {
 	t.Helper()
 	return serve(t, append(args, "signature=any", "signature-unsafe=allow")...)
+}
+
+// pidOf waits until nbdkit listens, and returns the number in its pid file, which
+// is there a moment before its content.
+func pidOf(t *testing.T, pidfile string) (pid int) {
+	t.Helper()
+	waitFor(t, "nbdkit to start", func() bool {
+		b, _ := os.ReadFile(pidfile)
+		pid, _ = strconv.Atoi(strings.TrimSpace(string(b)))
+		return pid != 0
+	})
+	return pid
+}
+
+// waitForEnd waits until a process that is not our child has ended. Who is to bury it
+// may take its time.
+func waitForEnd(t *testing.T, pid int) {
+	t.Helper()
+	waitFor(t, "nbdkit to end", func() bool {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		return err != nil || strings.Contains(string(stat), ") Z ")
+	})
+}
+
+// isListening tells whether somebody listens at a socket, which is there a moment
+// before that.
+func isListening(t *testing.T, socket string) bool {
+	t.Helper()
+	const acceptsConnections = " 00010000 " // __SO_ACCEPTCON among the flags
+	for line := range strings.Lines(contents(t, "/proc/net/unix")) {
+		if strings.HasSuffix(line, " "+socket+"\n") && strings.Contains(line, acceptsConnections) {
+			return true
+		}
+	}
+	return false
 }
 
 // socketDir makes a directory with a name short enough for sockets, in which
