@@ -129,7 +129,7 @@ func TestHashThatFailsIsTold(t *testing.T) {
 			if len(lines) > 0 || !strings.Contains(line, "not allowed") {
 				t.Errorf("%v: the log has %q, and %d lines more", params, line, len(lines))
 			}
-		case <-time.After(10 * time.Second):
+		case <-time.After(patience):
 			t.Errorf("%v: the log has nothing", params)
 		}
 	}
