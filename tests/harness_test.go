@@ -28,7 +28,7 @@ var filter string
 
 // patience is how long a program may take before it is taken to hang. PATIENCE
 // sets it for a machine that has other work, too.
-var patience = 60 * time.Second
+var patience = 2 * time.Minute
 
 const (
 	kib = 1 << 10
