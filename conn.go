@@ -13,6 +13,7 @@ import (
 type conn struct {
 	filter *filter
 	export string
+	tls    bool
 	image  *image
 	cursor *cursor
 }
@@ -41,6 +42,9 @@ func (c *conn) Prepare(next nbdkit.Next, readonly bool) error {
 		im.disconnect(cursor)
 		c.filter.release(im)
 		return err
+	}
+	if c.tls {
+		im.overTLS.Store(true)
 	}
 	c.image, c.cursor = im, cursor
 	return nil

@@ -175,6 +175,22 @@ func (im *image) look(next layer, owner *conn, readonly bool) error {
 	return nil
 }
 
+// beginsAsSeen tells whether a layer has the start that was seen at the door, if that
+// can be told.
+func (im *image) beginsAsSeen(next nbdkit.Next) bool {
+	im.door.Lock()
+	defer im.door.Unlock()
+	if im.seen == nil || im.isChanged() {
+		return true
+	}
+	if size, err := next.Size(); err != nil || size != im.size {
+		return false
+	}
+	prefix := make([]byte, min(im.size, prefixSize))
+	_, err := next.ReadAt(prefix, 0)
+	return err == nil && sha256.Sum256(prefix) == *im.seen
+}
+
 func (im *image) isChanged() bool {
 	im.mu.Lock()
 	defer im.mu.Unlock()

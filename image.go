@@ -92,6 +92,8 @@ type image struct {
 
 	verifying sync.Mutex // held by the client that verifies the image
 
+	overTLS atomic.Bool // a client had TLS
+
 	// touched is set when a client has asked for data, or there is a mismatch: then
 	// there is a result.
 	touched atomic.Bool

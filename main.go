@@ -40,9 +40,12 @@ type filter struct {
 
 	isRetried bool // nbdkit's retry filter is in front
 	isCached  bool // its cache filter is below
+	isRenamed bool // its exportname filter is in front: any name may be the default one's
+	isMixed   bool // its cacheextents filter is below: it takes all exports for one
 
-	// stale is set once the cache may hold what a client has written: it passes on
-	// what the layer below it says of extents, which knows nothing of that.
+	// stale is set once what the layer below says of extents may be of old: its cache
+	// may hold what a client has written, of which the layer below that knows nothing;
+	// or of another export.
 	stale atomic.Bool
 
 	publishing sync.Mutex // held from the look at the images to the file
@@ -53,15 +56,20 @@ type filter struct {
 
 	several atomic.Bool // knowing are more than one
 
-	mu      sync.Mutex // guards all below
-	images  map[string]*image
-	knowing map[*image]bool // that may know something: see twins.go
+	mu       sync.Mutex // guards all below
+	images   map[string]*image
+	knowing  map[*image]bool // that may know something: see twins.go
+	defaults map[string]bool // names that the layer below has had for the default export
 }
 
 func init() { nbdkit.Register(newFilter()) }
 
 func newFilter() *filter {
-	return &filter{images: make(map[string]*image), knowing: make(map[*image]bool)}
+	return &filter{
+		images:   make(map[string]*image),
+		knowing:  make(map[*image]bool),
+		defaults: make(map[string]bool),
+	}
 }
 
 // main is not called in a shared object.
@@ -100,13 +108,15 @@ func (f *filter) Start(parallel bool) error {
 	f.parallel = parallel
 	f.isRetried = nbdkit.IsBehind("retry")
 	f.isCached = nbdkit.IsInFrontOf("cache")
+	f.isRenamed = nbdkit.IsBehind("exportname")
+	f.isMixed = nbdkit.IsInFrontOf("cacheextents")
 	f.lookInFront()
 	f.sidecar = newSidecar(f.conf.file, f.conf.format, f.conf.stdout)
 	return f.sidecar.prepare()
 }
 
 func (f *filter) Open(export string, readonly, tls bool) (nbdkit.Conn, error) {
-	return &conn{filter: f, export: export}, nil
+	return &conn{filter: f, export: export, tls: tls}, nil
 }
 
 const (
@@ -152,6 +162,9 @@ func (f *filter) findImage(export string, size int64) (im, gone *image, err erro
 	im = newImage(export, size, f.conf, f.publish)
 	im.stale = &f.stale
 	f.images[export] = im
+	if f.isMixed && len(f.images) > 1 {
+		f.stale.Store(true)
+	}
 	f.use(im)
 	if old != nil && old.users == 0 {
 		f.knows(old, false) // nobody will ask
@@ -272,6 +285,11 @@ func (f *filter) finishLast(backend nbdkit.Backend, im *image) {
 		return
 	}
 	defer context.Close()
+	// nbdkit opens it without TLS, of which a plugin may make something.
+	if im.overTLS.Load() && !im.beginsAsSeen(context.Next) {
+		nbdkit.Error("%v is not complete: the layer below has another image, or none, for whom TLS is not on: read %q before", im, queryFinal)
+		return
+	}
 	f.finish(context.Next, im)
 }
 

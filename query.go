@@ -207,7 +207,7 @@ func (a *answer) Describe(string) string { return describeQuery(a.query) }
 // the default export.
 func (f *filter) asked(q query) []string {
 	if !q.all {
-		return []string{q.export}
+		return []string{f.named(q.export)}
 	}
 	var exports []string
 	for _, im := range f.touched() {
@@ -222,6 +222,19 @@ func (f *filter) asked(q query) []string {
 		return slices.Sorted(maps.Keys(f.images))
 	}
 	return []string{""}
+}
+
+// named returns the name that clients of the default export have got instead, if one
+// has.
+func (f *filter) named(export string) string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if export == "" && f.images[""] == nil && len(f.defaults) == 1 {
+		for name := range f.defaults {
+			return name
+		}
+	}
+	return export
 }
 
 func (f *filter) opened(export string) *image {

@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 	"unicode"
 
@@ -79,15 +78,19 @@ func (s *sidecar) prepare() error {
 // if there were too many open files when it writes the first result.
 func settlePoller() error {
 	poll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
-	if err != nil {
-		return fmt.Errorf("too many files are open: epoll: %w: raise the limit on them", err)
+	if err == nil {
+		defer unix.Close(poll)
+		var event int
+		if event, err = unix.Eventfd(0, unix.EFD_CLOEXEC); err == nil {
+			defer unix.Close(event)
+		}
 	}
-	event, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
-	unix.Close(poll)
-	if err != nil {
-		return fmt.Errorf("too many files are open: eventfd: %w: raise the limit on them", err)
+	switch {
+	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
+		return fmt.Errorf("%w: raise the limit on them", err)
+	case err != nil:
+		return fmt.Errorf("epoll and eventfd are not to be had, which the filter needs: %w", err)
 	}
-	unix.Close(event)
 	f, err := os.Open(os.DevNull)
 	if err != nil {
 		return err
@@ -251,7 +254,7 @@ func replace(path string, content []byte) (err error) {
 	if _, err := f.Write(content); err != nil {
 		return err
 	}
-	if err := f.Sync(); err != nil {
+	if err := syncFile(f); err != nil {
 		return err
 	}
 	if err := f.Close(); err != nil {
@@ -278,18 +281,26 @@ func createBeside(dir, base string) (f *os.File, err error) {
 	return f, err
 }
 
-// syncDirectory makes the rename last. Some file systems cannot, and need
-// not.
+// syncDirectory makes the rename last.
 func syncDirectory(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
 		return nil
 	}
 	defer d.Close()
-	if err := d.Sync(); err != nil && !errors.Is(err, syscall.EINVAL) {
-		return err
+	return syncFile(d)
+}
+
+// syncFile makes what is in a file, or a directory, last. Some file systems, and sandboxes,
+// cannot.
+func syncFile(f *os.File) error {
+	err := f.Sync()
+	for _, e := range []error{unix.EINVAL, unix.ENOTSUP, unix.ENOSYS} {
+		if errors.Is(err, e) {
+			return nil
+		}
 	}
-	return nil
+	return err
 }
 
 // cannotReplace tells whether err means that a file must be written in place.

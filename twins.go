@@ -4,6 +4,7 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 )
 
@@ -13,7 +14,8 @@ import (
 // may be any other one: what a client writes to it is forgotten of all others, and
 // what is written to another one is forgotten of it. That is done before the layer
 // below is asked, and again when it has answered, as what was read meanwhile is old
-// or new.
+// or new. Where the layer below gives the default export a name, a client that asks for
+// "" gets that one.
 //
 // Clients think of names as they like, and what they have read is known when they
 // have gone. A write must not tell all of these. So an image that nobody has open
@@ -74,7 +76,7 @@ func (f *filter) overwritten(im *image, lo, hi int64) {
 func (f *filter) twins(im *image) (twins []twin) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if im.export == "" {
+	if f.mayBeDefault(im.export) {
 		for other := range f.knowing {
 			if other != im {
 				twins = append(twins, twin{image: other, isIdle: other.users == 0, opened: other.opened})
@@ -84,12 +86,24 @@ func (f *filter) twins(im *image) (twins []twin) {
 	}
 	// The default export is one, and completed at the end: it forgets no more than
 	// it must.
-	for _, name := range []string{"", im.export} {
+	names := append(slices.Collect(maps.Keys(f.defaults)), "", im.export)
+	for _, name := range names {
 		if other := f.images[name]; f.knowing[other] && other != im {
 			twins = append(twins, twin{image: other})
 		}
 	}
 	return twins
+}
+
+// mayBeDefault tells whether clients that ask for the default export may get this one.
+func (f *filter) mayBeDefault(export string) bool {
+	return export == "" || f.defaults[export] || f.isRenamed
+}
+
+func (f *filter) DefaultExport(name string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.defaults[name] = true
 }
 
 // dismiss takes those out of the set that have forgotten all.

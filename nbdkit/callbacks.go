@@ -76,6 +76,14 @@ func goFinish(backend *C.nbdkit_backend) {
 //export goEnter
 func goEnter() {}
 
+//export goDefaultExport
+func goDefaultExport(name *C.char) {
+	guard("default_export", nil, nil, func() error {
+		registered.DefaultExport(C.GoString(name))
+		return nil
+	})
+}
+
 //export goOpen
 func goOpen(export *C.char, readonly, tls C.int) (handle C.uintptr_t) {
 	guard("open", nil, nil, func() error {

@@ -35,6 +35,20 @@ filter_list_exports (nbdkit_next_list_exports *next, nbdkit_backend *nxdata,
   return r;
 }
 
+/* nbdkit asks for this when a client wants "", and then opens what it is told. */
+const char *
+filter_default_export (nbdkit_next_default_export *next, nbdkit_backend *nxdata,
+                       int readonly, int is_tls)
+{
+  const char *name = next (nxdata, readonly);
+
+  if (name && *name) {
+    enter_go ();
+    goDefaultExport ((char *) name);
+  }
+  return name;
+}
+
 void *
 filter_open (nbdkit_next_open *next, nbdkit_context *context,
              int readonly, const char *exportname, int is_tls)

@@ -41,6 +41,9 @@ extern int filter_list_exports (nbdkit_next_list_exports *next,
                                 nbdkit_backend *nxdata,
                                 int readonly, int is_tls,
                                 struct nbdkit_exports *exports);
+extern const char *filter_default_export (nbdkit_next_default_export *next,
+                                          nbdkit_backend *nxdata,
+                                          int readonly, int is_tls);
 extern void *filter_open (nbdkit_next_open *next, nbdkit_context *context,
                           int readonly, const char *exportname, int is_tls);
 extern const char *filter_export_description (nbdkit_next *next, void *handle);

@@ -314,6 +314,7 @@ static struct nbdkit_filter filter = {
   .cleanup           = filter_cleanup,
   .preconnect        = filter_preconnect,
   .list_exports      = filter_list_exports,
+  .default_export    = filter_default_export,
   .open              = filter_open,
   .close             = filter_close,
   .prepare           = filter_prepare,

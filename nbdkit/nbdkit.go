@@ -31,6 +31,10 @@ type Filter interface {
 	// time, and only from a client's own callbacks and in Finish.
 	Start(parallel bool) error
 
+	// DefaultExport is told the name that the layer below has for the default
+	// export, if that is not "", before Open is called with it.
+	DefaultExport(name string)
+
 	// Open is called for each connection.
 	Open(export string, readonly, tls bool) (Conn, error)
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"nbdkit-digest-filter/tests/nbd"
@@ -36,23 +37,71 @@ func overwrite(t *testing.T, c *nbd.Client, offset int64) []byte {
 }
 
 func TestWriteThroughAnotherName(t *testing.T) {
-	for _, digest := range []string{"sha256", "blake3"} {
-		for _, names := range [][2]string{{"", "disk"}, {"disk", ""}} {
+	plain := []string{"--filter=" + filter, "file"}
+	named := []string{"--filter=" + filter, "--filter=exportname", "file", "default-export=disk"}
+	renamed := []string{"--filter=exportname", "--filter=" + filter, "file", "default-export=disk"}
+	for _, c := range []struct {
+		layers       []string
+		reader, isIn string // the name that the reader asks for, and gets
+		writer       string
+	}{
+		{plain, "", "", "disk"},
+		{plain, "disk", "disk", ""},
+		{named, "", "disk", "other"},
+		{named, "other", "other", ""},
+		{renamed, "", "disk", "other"},
+		{renamed, "other", "other", ""},
+	} {
+		for _, digest := range []string{"sha256", "blake3"} {
 			image := randomImage(t, 4*mib)
-			s := serve(t, "--filter="+filter, "file", image, "digest="+digest)
-			reader := dial(t, s, names[0])
+			s := serve(t, slices.Concat(c.layers, []string{image, "digest=" + digest})...)
+			reader := dial(t, s, c.reader)
 			readAll(t, reader)
-			writer := dial(t, s, names[1])
+			writer := dial(t, s, c.writer)
 			data := overwrite(t, writer, 4096)
 			writer.Close()
 			if got, err := reader.Read(4096, int64(len(data))); err != nil || !bytes.Equal(got, data) {
-				t.Errorf("%s: a reader of %q gets what was there before (%v)", digest, names[0], err)
+				t.Errorf("%s: a reader of %q gets what was there before (%v)", digest, c.reader, err)
 			}
 			reader.Close()
-			wantState(t, ask(t, s, ".digest-final/"+names[0]), names[0]+" complete "+digest+":"+sumOf(t, digest, image))
+			want := c.isIn + " complete " + digest + ":" + sumOf(t, digest, image)
+			wantState(t, ask(t, s, ".digest-final/"+c.isIn), want)
 			s.stop()
 		}
 	}
+}
+
+// A client that asks for the default export gets another one, and so do queries then.
+func TestDefaultExportOfAnotherName(t *testing.T) {
+	image := randomImage(t, 3*mib)
+	s := serve(t, "--filter="+filter, "--filter=exportname", "file", image, "default-export=disk", "digest=blake3")
+	copyAll(t, s.uri())
+	for _, query := range []string{".digest", ".digest/", ".digest/disk", ".digest-final/"} {
+		wantState(t, ask(t, s, query), "disk complete blake3:"+sumOf(t, "blake3", image))
+	}
+	s.stop()
+}
+
+// nbdkit's cacheextents filter takes what it knows of one export for that of another.
+func TestExtentsOfAnotherExport(t *testing.T) {
+	dir := t.TempDir()
+	image := filepath.Join(dir, "data")
+	if err := os.Rename(randomImage(t, 20*mib), image); err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(dir, "hole"), "data")
+	if err := os.Truncate(filepath.Join(dir, "hole"), 20*mib); err != nil {
+		t.Fatal(err)
+	}
+	s := serve(t, "-r", "--filter="+filter, "--filter=cacheextents", "file", "dir="+dir, "digest=blake3", "signature=any")
+	run(t, "", "nbdinfo", "--map", s.uriOf("hole"))
+	c := dial(t, s, "data")
+	if _, err := c.Read(0, 3*mib); err != nil {
+		t.Fatal(err)
+	}
+	wantState(t, ask(t, s, ".digest-final/data"), "data complete blake3:"+sumOf(t, "blake3", image))
+	c.Close()
+	s.stop()
 }
 
 // A client of the default export must not pay for all the names that others have

@@ -280,6 +280,31 @@ func TestFilterWorksBehindTLS(t *testing.T) {
 	})
 }
 
+// At shutdown, the filter has no TLS. A plugin that serves clients without it another
+// image must not have that one hashed.
+func TestRestOfAnImageForTLSOnly(t *testing.T) {
+	dir := t.TempDir()
+	keys, sidecar := filepath.Join(dir, "keys.psk"), filepath.Join(dir, "disk.sum")
+	run(t, "", "psktool", "-u", "alice", "-p", keys)
+	for _, c := range []struct{ without, want string }{{"0", "incomplete"}, {"1", "complete"}} {
+		s := serve(t, "-r", "--tls=require", "--tls-psk="+keys, "--filter="+filter, "eval",
+			`open=[ "$4" = true ] && echo 1 || echo `+c.without,
+			`get_size=echo 8M`, `pread=head -c $3 /dev/zero | tr '\0' "\20$2"`,
+			"digest=blake3", "digest-unread=late", "digest-format=json", "digest-file="+sidecar)
+		offline(t, fmt.Sprintf(`
+h.set_tls(nbd.TLS_REQUIRE)
+h.set_tls_username("alice")
+h.set_tls_psk_file(%q)
+h.connect_unix(%q)
+h.pread(1 << 20, 0); h.pread(1 << 20, 1 << 20); h.pread(1 << 20, 2 << 20)`, keys, s.socket()))
+		s.cmd.Process.Signal(terminate)
+		<-s.exited
+		if got := parse(t, contents(t, sidecar)).Images[0].State; got != c.want {
+			t.Errorf("without TLS there is an image of %q, and the state is %s", c.without, got)
+		}
+	}
+}
+
 // certificates makes an authority, a server's and a client's certificate.
 func certificates(t *testing.T, dir string) {
 	t.Helper()

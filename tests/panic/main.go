@@ -48,6 +48,8 @@ func (f *filter) Start(parallel bool) error {
 	return nil
 }
 
+func (f *filter) DefaultExport(string) { f.fault("DefaultExport") }
+
 func (f *filter) Open(export string, readonly, tls bool) (nbdkit.Conn, error) {
 	if export == "broken" {
 		f.fault("Open")
