@@ -187,3 +187,26 @@ func TestMemoryForFewBlocks(t *testing.T) {
 		}
 	}
 }
+
+// Everybody looks at the image unless nothing is asked of it.
+func TestWhoLooks(t *testing.T) {
+	for _, kind := range []string{"sane", "any", "known", "qcow2"} {
+		for _, unsafe := range []string{"refuse", "allow"} {
+			if looks := testConfig(t, "signature", kind, "signature-unsafe", unsafe).looks(); looks != (kind != "any" || unsafe == "refuse") {
+				t.Errorf("signature=%s signature-unsafe=%s: looks is %v", kind, unsafe, looks)
+			}
+		}
+	}
+}
+
+// Without early reads, an expected digest would be known when the copy has ended.
+func TestUnreadIsEarlyWithAnExpectedDigest(t *testing.T) {
+	zeros := strings.Repeat("00", 32)
+	if unread := testConfig(t, "digest-expect", "blake3:"+zeros).unread; unread != early {
+		t.Errorf("digest-unread is %s", unread)
+	}
+	_, err := parseConfig([]nbdkit.Param{{Key: "digest-expect", Value: "blake3:" + zeros}, {Key: "digest-expect", Value: "blake3:" + zeros[2:] + "01"}}, "/")
+	if err == nil {
+		t.Error("two digests of one kind are expected")
+	}
+}

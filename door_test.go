@@ -2,7 +2,12 @@
 
 package main
 
-import "testing"
+import (
+	"bytes"
+	"io"
+	"strings"
+	"testing"
+)
 
 // What is read at the door of a client that may write does not count at the image's end.
 func TestLookAtTheEndOfADestination(t *testing.T) {
@@ -17,4 +22,84 @@ func TestLookAtTheEndOfADestination(t *testing.T) {
 		}
 		im.end()
 	}
+}
+
+// changingLayer is a layer of which somebody changes bytes just after each read.
+type changingLayer struct {
+	io.ReaderAt
+	change func()
+}
+
+func (l changingLayer) ReadAt(p []byte, offset int64) (int, error) {
+	n, err := l.ReaderAt.ReadAt(p, offset)
+	l.change()
+	return n, err
+}
+
+func (changingLayer) Extents(int64, int64, func(int64, int64, bool)) error { return nil }
+
+// A client writes while another one's start is looked at: what was read there neither
+// answers reads nor counts.
+func TestWriteWhileTheStartIsLookedAt(t *testing.T) {
+	im, c := newTestImage(t, 64<<10, "digest", "blake3")
+	c.layer.bytes[0] = 0xff
+	writes := 0
+	l := changingLayer{c.layer, func() {
+		if writes++; writes == 1 {
+			c.write(make([]byte, 4096), 8192, false)
+			c.layer.write(make([]byte, 4096), 8192)
+		}
+	}}
+	if err := im.admit(l, nil, true); err != nil {
+		t.Fatal(err)
+	}
+	if im.start.Load() != nil {
+		t.Error("reads are answered with what was there before a write")
+	}
+	im.disconnect(c.cursor)
+	expectDigests(t, im, c.layer)
+}
+
+// A look at the start during a write is of no use either.
+func TestLookDuringAWrite(t *testing.T) {
+	im, c := newTestImage(t, 64<<10, "digest", "blake3")
+	ticket := im.beginWrite(c.cursor, 8192, 12288)
+	if err := im.admit(c.layer, nil, true); err != nil {
+		t.Fatal(err)
+	}
+	c.layer.write(make([]byte, 4096), 8192)
+	im.endWrite(c.layer, c.cursor, ticket, 8192, nil, false)
+	im.disconnect(c.cursor)
+	expectDigests(t, im, c.layer)
+}
+
+// What is refused leaves no request behind that others would wait for.
+func TestImageThatIsMendedAfterItWasRefused(t *testing.T) {
+	im, c := newTestImage(t, 2*mib, "digest", "blake3")
+	right := bytes.Clone(c.layer.bytes)
+	c.layer.write([]byte(strings.Repeat("<html>an error page</html>\n", 1000)), 0)
+	if im.admit(c.layer, nil, true) == nil {
+		t.Fatal("a page is let in")
+	}
+	c.layer.write(right, 0)
+	if err := im.admit(c.layer, nil, true); err != nil {
+		t.Fatal(err)
+	}
+	c.write([]byte("new"), 100, false)
+	im.disconnect(c.cursor)
+	background(t, func() { expectDigests(t, im, c.layer) })()
+}
+
+// The start is looked at anew when all clients have gone.
+func TestStartThatChangesBetweenClients(t *testing.T) {
+	im, c := newTestImage(t, 2*mib, "digest-expect", "blake3:"+strings.Repeat("00", 32))
+	if err := im.admit(c.layer, nil, true); err != nil {
+		t.Fatal(err)
+	}
+	im.leave()
+	c.layer.write([]byte("changed"), 100)
+	if im.admit(c.layer, nil, true) == nil || im.snapshot().State != failed {
+		t.Errorf("a client is let in to another image, and the state is %s", im.snapshot().State)
+	}
+	im.end()
 }

@@ -4,6 +4,7 @@ package main
 
 import (
 	"encoding/hex"
+	"fmt"
 	"math/rand/v2"
 	"strings"
 	"sync"
@@ -258,4 +259,38 @@ func BenchmarkBlake3Tree(b *testing.B) {
 	for i := 0; b.Loop(); i++ {
 		tr.add(int64(i)*int64(len(block)), block, false)
 	}
+}
+
+// Leaves are overwritten while their values go into an outer hash.
+func TestOverwriteOfWhatIsBeingFolded(t *testing.T) {
+	spec := treeOf(t, "blkhash/sha256/4k")
+	image := randomBytes(rand.New(rand.NewPCG(1, 93)), mib)
+	for _, folded := range []bool{false, true} {
+		tr := newTree(spec, mib, roomy(), 64*mib)
+		if folded {
+			tr.add(0, image[:mib/2], true)
+		}
+		tr.outer.limit = 1 << 40
+		tr.add(0, image[:mib-4096], true)
+		tr.outer.limit = 0
+		if !tr.takeFold() {
+			t.Fatal("there is nothing to fold")
+		}
+		tr.outer.hash.Write(tr.outer.buf)
+		at := int64(3 * 4096)
+		tr.forget(at, at+10)
+		image[at]++
+		tr.endFold()
+		completed(tr, image)
+		if got, want := fmt.Sprintf("%x", tr.sum()), sumOf(spec, image); got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
+}
+
+// sumOf is the digest of an image that is read at once.
+func sumOf(spec *treeSpec, image []byte) string {
+	tr := newTree(spec, int64(len(image)), roomy(), 64*mib)
+	tr.add(0, image, true)
+	return fmt.Sprintf("%x", tr.sum())
 }

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"hash"
+	"math/rand/v2"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -133,4 +134,118 @@ func TestHashThatFailsIsTold(t *testing.T) {
 			t.Errorf("%v: the log has nothing", params)
 		}
 	}
+}
+
+// A write begins, fails and is gone between two looks of a thread that has just taken the
+// digests: they do not hold any more.
+func TestDigestsTakenBeforeAWrite(t *testing.T) {
+	logError = func(string, ...any) {}
+	for _, expect := range []string{"", "blake3:" + strings.Repeat("00", 32)} {
+		params := []string{"digest", "blake3"}
+		if expect != "" {
+			params = append(params, "digest-expect", expect)
+		}
+		im, c := newTestImage(t, 64<<10, params...)
+		c.im.trees[0].add(0, c.layer.bytes, true) // and nobody has looked
+		began, _ := im.quiet()
+		sums, _ := im.takeSums()
+		writer := im.connect()
+		im.endWrite(c.layer, writer, im.beginWrite(writer, 0, 512), 0, nil, false)
+		im.disconnect(writer)
+		if im.setJudged(began, sums) || im.setSums(began, sums) {
+			t.Errorf("digests of before a write are the result, with the expectation %q", expect)
+		}
+		im.end()
+	}
+}
+
+// What an earlier state of the image was judged right for says nothing of the next one.
+func TestWrongAfterItWasRight(t *testing.T) {
+	logError = func(string, ...any) {}
+	const size, step = 12 * mib, 64 << 10
+	im, c := newTestImage(t, size, "digest", "sha256,blake3", "digest-memory", "1M",
+		"digest-expect", "blake3:"+sumOfTestImage(t, size, "blake3"))
+	order := rand.New(rand.NewPCG(5, 5)).Perm(size / step)
+	for _, i := range order {
+		c.read(int64(i)*step, int64(i+1)*step)
+	}
+	if im.linear.complete() || !im.isJudged(im.began) {
+		t.Fatal("this test shows nothing")
+	}
+	writer := &client{im: im, layer: c.layer, cursor: im.connect()}
+	writer.write(make([]byte, 4096), 5*mib, true)
+	im.disconnect(writer.cursor)
+	if im.isCompared() {
+		t.Error("what was written was never compared, and is said to be")
+	}
+	var err error
+	for _, i := range order {
+		c.read(int64(i)*step, int64(i+1)*step)
+		background(t, func() { err = im.verdict() })()
+	}
+	if err == nil {
+		t.Error("a wrong image has no verdict")
+	}
+	im.end()
+}
+
+// A verdict that cannot come is not waited for.
+func TestVerdictThatDoesNotCome(t *testing.T) {
+	logError = func(string, ...any) {}
+	const size = 256 << 10
+	wrong := "blake3:" + strings.Repeat("00", 32)
+	for name, prepare := range map[string]func(im *image, c *client){
+		"a writer is there": func(im *image, c *client) {
+			writer := &client{im: im, layer: c.layer, cursor: im.connect()}
+			writer.write([]byte("new"), 0, true)
+		},
+		"the image has ended":   func(im *image, c *client) { im.end() },
+		"the image has failed":  func(im *image, c *client) { im.fail("a fault") },
+		"a writer may yet come": func(im *image, c *client) { im.deferVerdict() },
+	} {
+		im, c := newTestImage(t, size, "digest-expect", wrong)
+		prepare(im, c)
+		im.trees[0].add(0, c.layer.bytes, true)
+		background(t, func() { im.settle(); im.verdict() })()
+		if t.Failed() {
+			t.Fatal(name)
+		}
+		im.end()
+	}
+	// Nor is a hole that would take minutes to hash.
+	im := newImage("", 9<<40, testConfig(t, "digest-expect", wrong), func() {})
+	ticket := im.beginExtents(0, im.size)
+	im.endExtents(ticket, 0, im.size, func(yield func(int64, int64) bool) { yield(0, im.size) })
+	background(t, func() { im.verdict() })()
+	im.end()
+}
+
+// Of an image that has gone, or that failed, nothing was verified or compared.
+func TestImageThatIsNotCompared(t *testing.T) {
+	logError = func(string, ...any) {}
+	const size = 2 * mib
+	right := "blake3:" + sumOfTestImage(t, size, "blake3")
+	im, c := newTestImage(t, size, "digest-expect", right, "digest-verify", "before")
+	im.end()
+	if im.verify(c.layer, 1) == nil {
+		t.Error("an image that has gone is verified")
+	}
+	im, c = newTestImage(t, size, "digest-expect", right, "digest-expect", "sha256:"+strings.Repeat("00", 32))
+	im.trees[0].add(0, c.layer.bytes, true)
+	im.settle()
+	if im.isCompared() {
+		t.Error("one of two digests was compared, and that is taken for both")
+	}
+	im.end()
+	im, c = newTestImage(t, size, "digest", "sha256,blake3", "digest-expect", right)
+	im.trees[0].add(0, c.layer.bytes, true)
+	im.settle()
+	if !im.isCompared() {
+		t.Error("the expected digest was not compared")
+	}
+	im.fail("a fault")
+	if im.isCompared() {
+		t.Error("an image that failed later is said to be right")
+	}
+	im.end()
 }

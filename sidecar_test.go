@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -254,5 +255,22 @@ func TestFileThatIsNotOursIsKept(t *testing.T) {
 		if err := s.write(someResults("a", "b")); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// A file that somebody has put in the place of the result is not removed with it.
+func TestWithdrawnResultIsNotTheFileOfAnother(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "disk.img")
+	s := newSidecar(path, formatText, -1)
+	if err := s.finish([]result{{Name: "-", State: complete, Digests: []digestResult{{Hex: emptySHA256, tag: "SHA256"}}}}); err != nil {
+		t.Fatal(err)
+	}
+	image := randomBytes(rand.New(rand.NewPCG(1, 91)), 8192)
+	if err := os.WriteFile(path, image, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.withdraw()
+	if kept, err := os.ReadFile(path); err != nil || !bytes.Equal(kept, image) {
+		t.Errorf("the file of somebody else has gone: %v", err)
 	}
 }

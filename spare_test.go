@@ -109,3 +109,18 @@ func TestDigestFileIsNotAFileOfTheUser(t *testing.T) {
 		}
 	}
 }
+
+// The image of the layer below is not replaced, be it short, or not there yet.
+func TestDigestFileIsNotAShortImage(t *testing.T) {
+	dir := t.TempDir()
+	short := filepath.Join(dir, "short.img")
+	if err := os.WriteFile(short, []byte("short\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range []string{short, filepath.Join(dir, "new.img")} {
+		c := testConfig(t, "digest-file", file)
+		if c.spareFile(nil, []nbdkit.Param{{Key: "file", Value: file}}, dir) == nil {
+			t.Errorf("%s is the image, and would be replaced", file)
+		}
+	}
+}

@@ -5,6 +5,8 @@ package main
 import (
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -305,4 +307,52 @@ func TestNamesThatComeAndGoBesideWrites(t *testing.T) {
 		t.Error("no digest was ever complete")
 	}
 	t.Logf("%d digests were compared", compared)
+}
+
+// What has a result is kept, however many exports there are.
+func TestResultsOfManyExportsAreKept(t *testing.T) {
+	d := newDisk(t, 4096, "digest", "blake3")
+	for i := range 2 * idleImages {
+		c := d.open(t, fmt.Sprint(i))
+		if i%2 == 0 {
+			c.read(0, 4096)
+		}
+		d.close(c)
+	}
+	if n, all := len(d.filter.touched()), len(d.filter.images); n != idleImages || all > 2*idleImages-50 {
+		t.Errorf("of %d exports that were read %d have a result, and %d are kept", idleImages, n, all)
+	}
+}
+
+// A client of a named export writes, which has another size now.
+func TestWriterOfANameOfAnotherSize(t *testing.T) {
+	logError = func(string, ...any) {}
+	d := newDisk(t, 256<<10, "digest", "blake3")
+	writer := d.open(t, "disk")
+	d.bytes = d.bytes[:128<<10]
+	reader := d.open(t, "disk")
+	reader.read(0, 128<<10)
+	d.write(writer, make([]byte, 4096), 0)
+	if state := reader.im.snapshot().State; state == complete {
+		t.Errorf("the state is %s after a write", state)
+	}
+	d.close(writer)
+	d.close(reader)
+}
+
+// The result of another export is gone from the file before the disk changes.
+func TestResultOfATwinIsWithdrawn(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "sums")
+	d := newDisk(t, 128<<10, "digest", "blake3", "digest-file", file)
+	d.filter.sidecar = newSidecar(file, d.filter.conf.format, -1)
+	reader, writer := d.open(t, "disk"), d.open(t, "")
+	reader.read(0, 128<<10)
+	if _, err := os.Stat(file); err != nil {
+		t.Fatal(err)
+	}
+	writer.im.beginWrite(writer.cursor, 0, 4096)
+	d.filter.overwritten(writer.im, 0, 4096)
+	if text, err := os.ReadFile(file); err == nil {
+		t.Errorf("while the disk is written the file is\n%s", text)
+	}
 }

@@ -242,3 +242,46 @@ func TestPagesOfForgottenBytesAreGone(t *testing.T) {
 		l.stop()
 	}
 }
+
+// Bytes change while they are being hashed.
+func TestBytesThatAreBeingHashedAreForgotten(t *testing.T) {
+	h := stepHash{sha256.New(), make(chan struct{}), make(chan struct{})}
+	l := newLinear(2*pageSize, &budget{limit: 64 * pageSize}, mib, []hash.Hash{h}, func() {})
+	data := randomBytes(rand.New(rand.NewPCG(1, 92)), 2*pageSize)
+	l.offer(0, bytes.Clone(data)[:pageSize])
+	<-h.began
+	l.forget(10, 20)
+	clear(data[10:20])
+	l.offer(0, data)
+	go func() {
+		for {
+			h.step <- struct{}{}
+			<-h.began
+		}
+	}()
+	l.drain(never)
+	if want := sha256.Sum256(data); !l.complete() || !bytes.Equal(l.sums()[0], want[:]) {
+		t.Errorf("%x, want %x", l.sums(), want)
+	}
+	l.stop()
+}
+
+// A write to what was hashed long ago makes the hash go back to a state of before.
+func TestWriteBehindSavedStates(t *testing.T) {
+	const size = 3*minSaveStep + 3*pageSize
+	for _, lo := range []int64{minSaveStep - 1, minSaveStep, 2*minSaveStep - 10, 2*minSaveStep + 1} {
+		im, c := newTestImage(t, size, "digest", "sha256")
+		im.setWritable()
+		c.read(0, size)
+		im.drain(never)
+		if n := len(im.linear.hashers[0].saves); n != 3 {
+			t.Fatalf("%d states are kept", n)
+		}
+		c.write([]byte("new"), lo, true)
+		if ready, _ := im.linear.known(); ready < lo-minSaveStep {
+			t.Errorf("%d bytes are known after a write at %d", ready, lo)
+		}
+		im.disconnect(c.cursor)
+		expectDigests(t, im, c.layer)
+	}
+}
