@@ -93,10 +93,12 @@ func (c *conn) inspect(im *image, next nbdkit.Next) error {
 
 // Finalize completes an export that has a name, when its last client leaves:
 // at shutdown, the layers below are opened on behalf of no client, and do not
-// learn from nbdkit which export is meant. The retry filter in front may be about to
-// open it again, while the client waits for a request: then nobody can tell.
+// learn from nbdkit which export is meant; nor do they have TLS, and where that may make
+// a difference that nobody could see, the default export is completed here, too. The
+// retry filter in front may be about to open it again, while the client waits for a
+// request: then nobody can tell.
 func (c *conn) Finalize(next nbdkit.Next) error {
-	if c.export == "" || c.filter.isRetried || !c.image.retire(c.cursor) {
+	if c.export == "" && (!c.tls || c.image.isSeen()) || c.filter.isRetried || !c.image.retire(c.cursor) {
 		return nil
 	}
 	c.filter.finish(next, c.image)
@@ -129,7 +131,7 @@ func (c *conn) Begin(op nbdkit.Op, buf []byte, offset, count int64) (ticket uint
 	case nbdkit.AskExtents:
 		return c.image.beginExtents(offset, offset+count), 0, nil
 	}
-	if c.filter.isCached && !c.filter.stale.Load() {
+	if (c.filter.isCached || c.filter.isMixed) && !c.filter.stale.Load() {
 		c.filter.stale.Store(true)
 	}
 	ticket = c.image.beginWrite(c.cursor, offset, offset+count)

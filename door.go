@@ -175,14 +175,26 @@ func (im *image) look(next layer, owner *conn, readonly bool) error {
 	return nil
 }
 
-// beginsAsSeen tells whether a layer has the start that was seen at the door, if that
-// can be told.
-func (im *image) beginsAsSeen(next nbdkit.Next) bool {
+// isSeen tells whether the start of the image was looked at, and has not been written
+// since.
+func (im *image) isSeen() bool {
 	im.door.Lock()
 	defer im.door.Unlock()
-	if im.seen == nil || im.isChanged() {
+	return im.seen != nil && !im.isChanged()
+}
+
+// isSameWithoutTLS tells whether a layer that is opened without TLS has the image that
+// clients have: if they have TLS, it must begin as was seen at the door. A plugin may
+// make something of that.
+func (im *image) isSameWithoutTLS(next nbdkit.Next) bool {
+	if !im.overTLS.Load() {
 		return true
 	}
+	if !im.isSeen() {
+		return false // that cannot be told
+	}
+	im.door.Lock()
+	defer im.door.Unlock()
 	if size, err := next.Size(); err != nil || size != im.size {
 		return false
 	}

@@ -24,37 +24,42 @@ import (
 // ends it, and so does another size of the source: what was begun for the image
 // that has gone is of no use, and nobody waits for it.
 
-// opener returns what opens the layer below when a final answer is read. It is
-// called when that is opened, because only then nbdkit knows which export of
-// the layer below is the default one: if that will have to be read, it is
-// opened now for a moment.
-func (f *filter) opener(exports []string) func(export string) (*nbdkit.Context, error) {
+// An opener opens the layer below when a final answer is read.
+type opener struct {
+	open func(export string) (*nbdkit.Context, error)
+	tls  bool // it knows that the client has TLS
+}
+
+// opener is called when a final answer is opened, because only then nbdkit knows
+// which export of the layer below is the default one: if that will have to be read,
+// it is opened now for a moment.
+func (f *filter) opener(exports []string, tls bool) opener {
 	im := f.opened("")
 	if !slices.Contains(exports, "") || f.conf.unread == skip || im != nil && !im.canBeCompleted() {
-		return func(export string) (*nbdkit.Context, error) {
+		return opener{tls: false, open: func(export string) (*nbdkit.Context, error) {
 			if export == "" {
 				return nbdkit.OpenShared(export) // a client has, so it is safe
 			}
 			return nbdkit.OpenBelow(export)
-		}
+		}}
 	}
 	context, noDefault := nbdkit.OpenBelow("")
 	if noDefault == nil {
 		context.Close()
 	}
-	return func(export string) (*nbdkit.Context, error) {
+	return opener{tls: tls, open: func(export string) (*nbdkit.Context, error) {
 		if export == "" && noDefault != nil {
 			return nil, noDefault
 		}
 		return nbdkit.OpenBelow(export)
-	}
+	}}
 }
 
 // finals completes exports, and returns the last word on each.
-func (f *filter) finals(exports []string, open func(string) (*nbdkit.Context, error)) []result {
+func (f *filter) finals(exports []string, below opener) []result {
 	results := make([]result, len(exports))
 	for i, export := range exports {
-		err := f.complete(export, open, nbdkit.Stopping)
+		err := f.complete(export, below, nbdkit.Stopping)
 		r := f.query(export)
 		r.Estimate = nil
 		if r.State == pending {
@@ -69,7 +74,7 @@ func (f *filter) finals(exports []string, open func(string) (*nbdkit.Context, er
 }
 
 // complete reads what is unknown of an export.
-func (f *filter) complete(export string, open func(string) (*nbdkit.Context, error), shutdown func() bool) error {
+func (f *filter) complete(export string, below opener, shutdown func() bool) error {
 	done := f.takeTurn(export)
 	defer done()
 	if im := f.opened(export); im != nil && !im.canBeCompleted() {
@@ -82,7 +87,7 @@ func (f *filter) complete(export string, open func(string) (*nbdkit.Context, err
 	if f.conf.unread == skip {
 		return nil
 	}
-	context, err := open(export)
+	context, err := below.open(export)
 	if err != nil {
 		return err
 	}
@@ -101,6 +106,9 @@ func (f *filter) complete(export string, open func(string) (*nbdkit.Context, err
 	defer f.release(im)
 	defer im.restUnlessVisited()
 	im.touch()
+	if !below.tls && !im.isSameWithoutTLS(context.Next) {
+		return errWithoutTLS
+	}
 	err = im.complete(context, f.readers(), shutdown)
 	if err != nil {
 		nbdkit.Error("%v cannot be completed: %v", im, err)
@@ -140,6 +148,9 @@ func (im *image) canBeCompleted() bool {
 	defer im.mu.Unlock()
 	return im.sums == nil && im.failure == "" && im.writers == 0 && !im.ended
 }
+
+// errWithoutTLS is why an image that clients with TLS have read is not completed without.
+var errWithoutTLS = errors.New("without TLS, the layer below may have another image, or none")
 
 // errResized is why an image that is being completed will have no digest: there is
 // another one in its place.

@@ -31,6 +31,10 @@ import (
 // another to leave Go costs more than the kernel's own scheduling.
 const threads = 32
 
+// deceptive are nbdkit's filters that do not keep to what the layer below them says of
+// extents, or say others: what reads as zero there may be something else, or an error.
+var deceptive = []string{"ddrescue", "evil", "extentlist", "xor"}
+
 // A filter is the program's state: one image for each export that was opened.
 type filter struct {
 	conf     *config
@@ -40,7 +44,6 @@ type filter struct {
 
 	isRetried bool // nbdkit's retry filter is in front
 	isCached  bool // its cache filter is below
-	isRenamed bool // its exportname filter is in front: any name may be the default one's
 	isMixed   bool // its cacheextents filter is below: it takes all exports for one
 
 	// stale is set once what the layer below says of extents may be of old: its cache
@@ -108,9 +111,10 @@ func (f *filter) Start(parallel bool) error {
 	f.parallel = parallel
 	f.isRetried = nbdkit.IsBehind("retry")
 	f.isCached = nbdkit.IsInFrontOf("cache")
-	f.isRenamed = nbdkit.IsBehind("exportname")
 	f.isMixed = nbdkit.IsInFrontOf("cacheextents")
+	f.stale.Store(slices.ContainsFunc(deceptive, nbdkit.IsInFrontOf))
 	f.lookInFront()
+	f.lookForDefault()
 	f.sidecar = newSidecar(f.conf.file, f.conf.format, f.conf.stdout)
 	return f.sidecar.prepare()
 }
@@ -162,7 +166,7 @@ func (f *filter) findImage(export string, size int64) (im, gone *image, err erro
 	im = newImage(export, size, f.conf, f.publish)
 	im.stale = &f.stale
 	f.images[export] = im
-	if f.isMixed && len(f.images) > 1 {
+	if f.isMixed && (old != nil || len(f.images) > 1) {
 		f.stale.Store(true)
 	}
 	f.use(im)
@@ -285,9 +289,8 @@ func (f *filter) finishLast(backend nbdkit.Backend, im *image) {
 		return
 	}
 	defer context.Close()
-	// nbdkit opens it without TLS, of which a plugin may make something.
-	if im.overTLS.Load() && !im.beginsAsSeen(context.Next) {
-		nbdkit.Error("%v is not complete: the layer below has another image, or none, for whom TLS is not on: read %q before", im, queryFinal)
+	if !im.isSameWithoutTLS(context.Next) {
+		nbdkit.Error("%v is not complete: %v: read %q before", im, errWithoutTLS, queryFinal)
 		return
 	}
 	f.finish(context.Next, im)

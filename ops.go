@@ -255,7 +255,7 @@ func (im *image) endTrim(next layer, ticket uint64, lo, hi int64, ok bool) {
 		end := at
 		err := next.Extents(at, hi, func(offset, length int64, zero bool) {
 			end = min(hi, offset+length)
-			if zero {
+			if zero && im.trustsExtents() {
 				im.zero(offset, end, false)
 			}
 		})

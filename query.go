@@ -165,7 +165,7 @@ type answer struct {
 	content []byte
 }
 
-func (f *filter) OpenOwn(export string) (nbdkit.Content, error) {
+func (f *filter) OpenOwn(export string, tls bool) (nbdkit.Content, error) {
 	q, ok := parseQuery(export)
 	if !ok || !f.conf.query {
 		return nil, nil
@@ -184,9 +184,9 @@ func (f *filter) OpenOwn(export string) (nbdkit.Content, error) {
 		return &answer{query: q, size: int64(len(content)), render: func() []byte { return content }}, nil
 	}
 	size := f.queries.roundUp(len(formatJSON(widest(results))))
-	open := f.opener(exports)
+	below := f.opener(exports, tls)
 	return &answer{query: q, size: int64(size), render: func() []byte {
-		return padTo(fit(f.finals(exports, open), size), size)
+		return padTo(fit(f.finals(exports, below), size), size)
 	}}, nil
 }
 

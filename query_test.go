@@ -68,7 +68,7 @@ func FuzzQueryNames(f *testing.F) {
 		if q.final && q.export == "" {
 			return // this needs nbdkit
 		}
-		content, err := filter.OpenOwn(name)
+		content, err := filter.OpenOwn(name, false)
 		if err != nil || ok != (content != nil) {
 			t.Fatalf("%q is opened as %v, %v", name, content, err)
 		}

@@ -5,7 +5,12 @@ package main
 import (
 	"fmt"
 	"maps"
+	"math"
+	"os"
 	"slices"
+	"strings"
+
+	"nbdkit-digest-filter/nbdkit"
 )
 
 // Notes on exports that are one disk
@@ -84,8 +89,7 @@ func (f *filter) twins(im *image) (twins []twin) {
 		}
 		return twins
 	}
-	// The default export is one, and completed at the end: it forgets no more than
-	// it must.
+	// The default export is one, or few: they forget no more than they must.
 	names := append(slices.Collect(maps.Keys(f.defaults)), "", im.export)
 	for _, name := range names {
 		if other := f.images[name]; f.knowing[other] && other != im {
@@ -97,13 +101,51 @@ func (f *filter) twins(im *image) (twins []twin) {
 
 // mayBeDefault tells whether clients that ask for the default export may get this one.
 func (f *filter) mayBeDefault(export string) bool {
-	return export == "" || f.defaults[export] || f.isRenamed
+	return export == "" || f.defaults[export] || len(f.defaults) >= maxDefaults
 }
 
+// maxDefaults is how many names of the default export are told apart: a layer may
+// think of others for each client.
+const maxDefaults = 100
+
+// DefaultExport is told when a client asks for the default export. Others may have
+// written before, when nobody knew which one that is.
 func (f *filter) DefaultExport(name string) {
+	for _, im := range f.learnDefault(name) {
+		if im.isChanged() {
+			f.overwritten(im, 0, math.MaxInt64)
+		}
+	}
+}
+
+// learnDefault notes a name of the default export. If it is new, it returns all images.
+func (f *filter) learnDefault(name string) []*image {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.mayBeDefault(name) {
+		return nil
+	}
 	f.defaults[name] = true
+	return slices.Collect(maps.Values(f.images))
+}
+
+// lookForDefault notes the name that nbdkit's exportname filter in front gives the
+// default export: then nobody asks the layers behind it.
+func (f *filter) lookForDefault() {
+	if !nbdkit.IsBehind("exportname") {
+		return
+	}
+	line, err := os.ReadFile("/proc/self/cmdline")
+	if err != nil {
+		return // IsBehind has read it
+	}
+	for word := range strings.SplitSeq(string(line), "\x00") {
+		for _, key := range []string{"default-export=", "default_export="} {
+			if name, ok := strings.CutPrefix(word, key); ok {
+				f.learnDefault(name)
+			}
+		}
+	}
 }
 
 // dismiss takes those out of the set that have forgotten all.

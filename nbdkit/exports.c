@@ -57,7 +57,7 @@ filter_open (nbdkit_next_open *next, nbdkit_context *context,
   uintptr_t handle;
 
   enter_go ();
-  handle = goOpenOwn ((char *) exportname, &own);
+  handle = goOpenOwn ((char *) exportname, is_tls, &own);
   if (own)
     return handle ? (void *) (handle << 1 | 1) : NULL;
 

@@ -25,7 +25,7 @@ type Exporter interface {
 
 	// OpenOwn opens an export of the filter's own. If this is not one, it
 	// returns nil, and the layer below is opened.
-	OpenOwn(export string) (Content, error)
+	OpenOwn(export string, tls bool) (Content, error)
 }
 
 // Export is an export in a list.
@@ -87,13 +87,13 @@ func addExport(exports *C.struct_nbdkit_exports, e Export) error {
 }
 
 //export goOpenOwn
-func goOpenOwn(export *C.char, own *C.int) (handle C.uintptr_t) {
+func goOpenOwn(export *C.char, tls C.int, own *C.int) (handle C.uintptr_t) {
 	e, ok := registered.(Exporter)
 	if !ok {
 		return 0
 	}
 	if guard("open", nil, nil, func() error {
-		content, err := e.OpenOwn(C.GoString(export))
+		content, err := e.OpenOwn(C.GoString(export), tls != 0)
 		if content != nil {
 			handle = C.uintptr_t(cgo.NewHandle(content))
 			*own = 1

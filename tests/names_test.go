@@ -82,6 +82,60 @@ func TestDefaultExportOfAnotherName(t *testing.T) {
 	s.stop()
 }
 
+// The name of the default export becomes known when others have been written: it may be
+// the same disk.
+func TestDefaultExportThatIsKnownLate(t *testing.T) {
+	image := randomImage(t, 4*mib)
+	s := serve(t, "--filter="+filter, "--filter=exportname", "file", image, "default-export=disk", "digest=blake3")
+	reader := dial(t, s, "disk")
+	readAll(t, reader)
+	reader.Close()
+	writer := dial(t, s, "other")
+	overwrite(t, writer, 4096)
+	writer.Close()
+	dial(t, s, "").Close()
+	wantState(t, ask(t, s, ".digest-final/"), "disk complete blake3:"+sumOf(t, "blake3", image))
+	s.stop()
+}
+
+// Names that are two disks keep their digests, if none is the default export.
+func TestTwoDisksBehindExportname(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"a", "b"} {
+		if err := os.Rename(randomImage(t, 3*mib), filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sidecar := filepath.Join(t.TempDir(), "sums")
+	s := serve(t, "--filter=exportname", "--filter="+filter, "file", "dir="+dir, "digest=blake3", "digest-file="+sidecar,
+		"exportname-strict=true", "exportname=a", "exportname=b")
+	a := dial(t, s, "a")
+	readAll(t, a)
+	a.Close()
+	b := dial(t, s, "b")
+	overwrite(t, b, 4096)
+	b.Close()
+	s.stop()
+	want := ""
+	for _, name := range []string{"a", "b"} {
+		want += line("blake3", name, sumOf(t, "blake3", filepath.Join(dir, name)))
+	}
+	if got := contents(t, sidecar); got != want {
+		t.Errorf("the sidecar has\n%s\nwant\n%s", got, want)
+	}
+}
+
+// nbdkit's extentlist filter says of data that it is a hole.
+func TestHolesThatAreNone(t *testing.T) {
+	image := randomImage(t, 4*mib)
+	list := filepath.Join(t.TempDir(), "list")
+	write(t, list, "0 1M\n1M 3M hole,zero\n")
+	s := serve(t, "-r", "--filter="+filter, "--filter=extentlist", "file", image, "extentlist="+list, "digest=blake3,sha256")
+	run(t, "", "nbdinfo", "--map", s.uri())
+	wantState(t, ask(t, s, ".digest-final"), " complete blake3:"+sumOf(t, "blake3", image)+" sha256:"+sumOf(t, "sha256", image))
+	s.stop()
+}
+
 // nbdkit's cacheextents filter takes what it knows of one export for that of another.
 func TestExtentsOfAnotherExport(t *testing.T) {
 	dir := t.TempDir()
@@ -100,6 +154,28 @@ func TestExtentsOfAnotherExport(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantState(t, ask(t, s, ".digest-final/data"), "data complete blake3:"+sumOf(t, "blake3", image))
+	c.Close()
+	s.stop()
+}
+
+// It does so with what it knows of a file that has been replaced, too.
+func TestExtentsOfAnEarlierImage(t *testing.T) {
+	dir := t.TempDir()
+	image := filepath.Join(dir, "disk")
+	write(t, image, "data")
+	if err := os.Truncate(image, 20*mib); err != nil {
+		t.Fatal(err)
+	}
+	s := serve(t, "-r", "--filter="+filter, "--filter=cacheextents", "file", "dir="+dir, "digest=blake3", "signature=any")
+	run(t, "", "nbdinfo", "--map", s.uriOf("disk"))
+	if err := os.Rename(randomImage(t, 24*mib), image); err != nil {
+		t.Fatal(err)
+	}
+	c := dial(t, s, "disk")
+	if _, err := c.Read(0, 3*mib); err != nil {
+		t.Fatal(err)
+	}
+	wantState(t, ask(t, s, ".digest-final/disk"), "disk complete blake3:"+sumOf(t, "blake3", image))
 	c.Close()
 	s.stop()
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -284,24 +285,44 @@ func TestFilterWorksBehindTLS(t *testing.T) {
 // image must not have that one hashed.
 func TestRestOfAnImageForTLSOnly(t *testing.T) {
 	dir := t.TempDir()
-	keys, sidecar := filepath.Join(dir, "keys.psk"), filepath.Join(dir, "disk.sum")
+	keys, sidecar, image := filepath.Join(dir, "keys.psk"), filepath.Join(dir, "disk.sum"), filepath.Join(dir, "image")
 	run(t, "", "psktool", "-u", "alice", "-p", keys)
-	for _, c := range []struct{ without, want string }{{"0", "incomplete"}, {"1", "complete"}} {
-		s := serve(t, "-r", "--tls=require", "--tls-psk="+keys, "--filter="+filter, "eval",
-			`open=[ "$4" = true ] && echo 1 || echo `+c.without,
-			`get_size=echo 8M`, `pread=head -c $3 /dev/zero | tr '\0' "\20$2"`,
-			"digest=blake3", "digest-unread=late", "digest-format=json", "digest-file="+sidecar)
+	write(t, image, strings.Repeat("\x81", 8*mib))
+	complete, incomplete := " complete blake3:"+sumOf(t, "blake3", image), " incomplete blake3:"
+	script := func(without string) []string {
+		return []string{"eval", `open=[ "$4" = true ] && echo 1 || echo ` + without,
+			`get_size=echo 8M`, `pread=head -c $3 /dev/zero | tr '\0' "\20$2"`}
+	}
+	const reads = "h.pread(1 << 20, 0); h.pread(1 << 20, 1 << 20); h.pread(1 << 20, 2 << 20)"
+	const writes = `h.pwrite(b"\x81" * 4096, 1 << 20)`
+	for _, c := range []struct {
+		layer               []string
+		params, does, asked string
+		want                string
+	}{
+		{script("0"), "", reads, "", incomplete},
+		{script("1"), "", reads, "", complete},
+		{script("0"), "signature=any signature-unsafe=allow", reads, "", complete}, // when the client leaves
+		{script("0"), "", reads, "nbd+unix://", incomplete},
+		{script("0"), "", reads, "nbds+unix://alice@", complete},
+		{[]string{"file", image}, "", writes, "", complete},
+	} {
+		s := serve(t, slices.Concat([]string{"--tls=on", "--tls-psk=" + keys, "--filter=" + filter}, c.layer,
+			[]string{"digest=blake3", "digest-unread=late", "digest-format=json", "digest-file=" + sidecar}, strings.Fields(c.params))...)
 		offline(t, fmt.Sprintf(`
 h.set_tls(nbd.TLS_REQUIRE)
 h.set_tls_username("alice")
 h.set_tls_psk_file(%q)
 h.connect_unix(%q)
-h.pread(1 << 20, 0); h.pread(1 << 20, 1 << 20); h.pread(1 << 20, 2 << 20)`, keys, s.socket()))
+%s`, keys, s.socket(), c.does))
+		if c.asked != "" {
+			out := filepath.Join(dir, "answer")
+			run(t, "", "nbdcopy", c.asked+"/.digest-final?socket="+s.socket()+"&tls-psk-file="+keys, out)
+			wantState(t, parse(t, contents(t, out)), c.want)
+		}
 		s.cmd.Process.Signal(terminate)
 		<-s.exited
-		if got := parse(t, contents(t, sidecar)).Images[0].State; got != c.want {
-			t.Errorf("without TLS there is an image of %q, and the state is %s", c.without, got)
-		}
+		wantState(t, parse(t, contents(t, sidecar)), c.want)
 	}
 }
 
