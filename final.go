@@ -24,11 +24,9 @@ import (
 // ends it, and so does another size of the source: what was begun for the image
 // that has gone is of no use, and nobody waits for it.
 
-// An opener opens the layer below when a final answer is read.
-type opener struct {
-	open func(export string) (*nbdkit.Context, error)
-	tls  bool // it knows that the client has TLS
-}
+// An opener opens the layer below for a final answer. It tells whether that has TLS as
+// far as the layer knows.
+type opener func(export string) (context *nbdkit.Context, tls bool, err error)
 
 // opener is called when a final answer is opened, because only then nbdkit knows
 // which export of the layer below is the default one: if that will have to be read,
@@ -36,30 +34,33 @@ type opener struct {
 func (f *filter) opener(exports []string, tls bool) opener {
 	im := f.opened("")
 	if !slices.Contains(exports, "") || f.conf.unread == skip || im != nil && !im.canBeCompleted() {
-		return opener{tls: false, open: func(export string) (*nbdkit.Context, error) {
+		return func(export string) (*nbdkit.Context, bool, error) {
 			if export == "" {
-				return nbdkit.OpenShared(export) // a client has, so it is safe
+				context, err := nbdkit.OpenShared(export) // a client has, so it is safe
+				return context, false, err
 			}
-			return nbdkit.OpenBelow(export)
-		}}
+			context, err := nbdkit.OpenBelow(export)
+			return context, tls, err
+		}
 	}
 	context, noDefault := nbdkit.OpenBelow("")
 	if noDefault == nil {
 		context.Close()
 	}
-	return opener{tls: tls, open: func(export string) (*nbdkit.Context, error) {
+	return func(export string) (*nbdkit.Context, bool, error) {
 		if export == "" && noDefault != nil {
-			return nil, noDefault
+			return nil, tls, noDefault
 		}
-		return nbdkit.OpenBelow(export)
-	}}
+		context, err := nbdkit.OpenBelow(export)
+		return context, tls, err
+	}
 }
 
 // finals completes exports, and returns the last word on each.
-func (f *filter) finals(exports []string, below opener) []result {
+func (f *filter) finals(exports []string, open opener) []result {
 	results := make([]result, len(exports))
 	for i, export := range exports {
-		err := f.complete(export, below, nbdkit.Stopping)
+		err := f.complete(export, open, nbdkit.Stopping)
 		r := f.query(export)
 		r.Estimate = nil
 		if r.State == pending {
@@ -74,7 +75,7 @@ func (f *filter) finals(exports []string, below opener) []result {
 }
 
 // complete reads what is unknown of an export.
-func (f *filter) complete(export string, below opener, shutdown func() bool) error {
+func (f *filter) complete(export string, open opener, shutdown func() bool) error {
 	done := f.takeTurn(export)
 	defer done()
 	if im := f.opened(export); im != nil && !im.canBeCompleted() {
@@ -87,7 +88,7 @@ func (f *filter) complete(export string, below opener, shutdown func() bool) err
 	if f.conf.unread == skip {
 		return nil
 	}
-	context, err := below.open(export)
+	context, tls, err := open(export)
 	if err != nil {
 		return err
 	}
@@ -106,7 +107,7 @@ func (f *filter) complete(export string, below opener, shutdown func() bool) err
 	defer f.release(im)
 	defer im.restUnlessVisited()
 	im.touch()
-	if !below.tls && !im.isSameWithoutTLS(context.Next) {
+	if !tls && !im.isSameWithoutTLS(context.Next) {
 		return errWithoutTLS
 	}
 	err = im.complete(context, f.readers(), shutdown)

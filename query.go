@@ -184,9 +184,9 @@ func (f *filter) OpenOwn(export string, tls bool) (nbdkit.Content, error) {
 		return &answer{query: q, size: int64(len(content)), render: func() []byte { return content }}, nil
 	}
 	size := f.queries.roundUp(len(formatJSON(widest(results))))
-	below := f.opener(exports, tls)
+	open := f.opener(exports, tls)
 	return &answer{query: q, size: int64(size), render: func() []byte {
-		return padTo(fit(f.finals(exports, below), size), size)
+		return padTo(fit(f.finals(exports, open), size), size)
 	}}, nil
 }
 

@@ -326,6 +326,30 @@ h.connect_unix(%q)
 	}
 }
 
+// Who has TLS and asks for the digest of a named export reads what its clients do, even
+// if nobody has looked at its start.
+func TestFinalOfANamedExportOverTLS(t *testing.T) {
+	image := randomImage(t, 3*mib)
+	keys := filepath.Join(t.TempDir(), "keys.psk")
+	run(t, "", "psktool", "-u", "alice", "-p", keys)
+	s := serveUnseen(t, "-r", "--tls=require", "--tls-psk="+keys, "--filter="+filter, "file", "dir="+filepath.Dir(image), "digest=blake3")
+	got := offline(t, fmt.Sprintf(`
+def connect(export):
+    h = nbd.NBD()
+    h.set_tls(nbd.TLS_REQUIRE)
+    h.set_tls_username("alice")
+    h.set_tls_psk_file(%q)
+    h.set_export_name(export)
+    h.connect_unix(%q)
+    return h
+client = connect("disk.img")
+client.pread(1 << 20, 1 << 20)
+query = connect(".digest-final/disk.img")
+print(bytes(query.pread(query.get_size(), 0)).decode())`, keys, s.socket()))
+	wantState(t, parse(t, got), "disk.img complete blake3:"+sumOf(t, "blake3", image))
+	s.stop()
+}
+
 // certificates makes an authority, a server's and a client's certificate.
 func certificates(t *testing.T, dir string) {
 	t.Helper()
