@@ -95,22 +95,29 @@ func (s *slowExtents) Extents(offset, size int64, each func(offset, length int64
 	return nil
 }
 
-// A hole that is written while the layer below tells of it is no hole.
+// A hole that is written while the layer below tells of it is no hole, be it that the
+// write fails.
 func TestWriteWhileAskingForExtents(t *testing.T) {
 	for _, digests := range []string{"blake3", "sha256"} {
-		im, c := newTestImage(t, 1<<20, "digest", digests)
-		clear(c.layer.bytes)
-		c.layer.holes.add(0, im.size)
-		slow := &slowExtents{memoryLayer: c.layer, asked: make(chan struct{}), answer: make(chan struct{})}
-		wait := background(t, func() { im.complete(slow, 1, never) })
-		<-slow.asked
-		c.layer.holes.remove(4096, 8192)
-		c.write(bytes.Repeat([]byte{1}, 4096), 4096, true)
-		// The writer has gone before the layer answers.
-		im.disconnect(c.cursor)
-		close(slow.answer)
-		wait()
-		expectDigests(t, im, c.layer)
+		for _, ok := range []bool{true, false} {
+			im, c := newTestImage(t, 1<<20, "digest", digests)
+			clear(c.layer.bytes)
+			c.layer.holes.add(0, im.size)
+			slow := &slowExtents{memoryLayer: c.layer, asked: make(chan struct{}), answer: make(chan struct{})}
+			wait := background(t, func() { im.complete(slow, 1, never) })
+			<-slow.asked
+			c.layer.holes.remove(4096, 8192)
+			data := bytes.Repeat([]byte{1}, 4096)
+			if !ok {
+				c.layer.write(data, 4096)
+			}
+			c.write(data, 4096, ok)
+			// The writer has gone before the layer answers.
+			im.disconnect(c.cursor)
+			close(slow.answer)
+			wait()
+			expectDigests(t, im, c.layer)
+		}
 	}
 }
 

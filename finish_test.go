@@ -175,22 +175,3 @@ func TestLastWordStays(t *testing.T) {
 		t.Errorf("after the last word\n%sthe file is\n%s(%v)", before, after, err)
 	}
 }
-
-// A hole of which a write has failed, while the layer below told of it, is no hole.
-func TestFailedWriteWhileAskingForExtents(t *testing.T) {
-	for _, digests := range []string{"blake3", "sha256"} {
-		im, c := newTestImage(t, mib, "digest", digests)
-		clear(c.layer.bytes)
-		c.layer.holes.add(0, im.size)
-		slow := &slowExtents{memoryLayer: c.layer, asked: make(chan struct{}), answer: make(chan struct{})}
-		wait := background(t, func() { im.complete(slow, 1, never) })
-		<-slow.asked
-		c.layer.holes.remove(4096, 8192)
-		c.layer.write(bytes.Repeat([]byte{1}, 4096), 4096)
-		c.write(make([]byte, 4096), 4096, false)
-		im.disconnect(c.cursor)
-		close(slow.answer)
-		wait()
-		expectDigests(t, im, c.layer)
-	}
-}

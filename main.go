@@ -46,9 +46,8 @@ type filter struct {
 	isCached  bool // its cache filter is below
 	isMixed   bool // its cacheextents filter is below: it takes all exports for one
 
-	// stale is set once what the layer below says of extents may be of old: its cache
-	// may hold what a client has written, of which the layer below that knows nothing;
-	// or of another export.
+	// stale is set once what the layer below says of extents is not to be believed: it
+	// may be of before a write, of another export, or not what a reader gets.
 	stale atomic.Bool
 
 	publishing sync.Mutex // held from the look at the images to the file

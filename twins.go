@@ -90,11 +90,15 @@ func (f *filter) twins(im *image) (twins []twin) {
 		return twins
 	}
 	// The default export is one, or few: they forget no more than they must.
-	names := append(slices.Collect(maps.Keys(f.defaults)), "", im.export)
-	for _, name := range names {
+	add := func(name string) {
 		if other := f.images[name]; f.knowing[other] && other != im {
 			twins = append(twins, twin{image: other})
 		}
+	}
+	add("")
+	add(im.export)
+	for name := range f.defaults {
+		add(name)
 	}
 	return twins
 }

@@ -176,24 +176,27 @@ func TestWriteToANameIsForgottenOfTheDefault(t *testing.T) {
 	d.close(writer)
 }
 
-// A client of the image that was there before writes to what is there now.
+// A client of the image that was there before writes to what is there now, whatever its
+// name.
 func TestWriterOfAnotherSizeIsNoStranger(t *testing.T) {
-	d := newDisk(t, 256<<10, "digest", "blake3")
-	writer := d.open(t, "")
 	logError = func(string, ...any) {}
-	d.bytes = d.bytes[:128<<10]
-	d.close(d.open(t, ""))
-	d.write(writer, make([]byte, 4096), 0)
-	reader := d.open(t, "")
-	reader.read(0, 128<<10)
-	d.write(writer, make([]byte, 4096), 0)
-	if state := reader.im.snapshot().State; state == complete {
-		t.Errorf("the state is %s", state)
-	}
-	d.close(writer)
-	d.close(reader)
-	if n := len(d.filter.knowing); n != 1 {
-		t.Errorf("%d images may know something", n)
+	for _, export := range []string{"", "disk"} {
+		d := newDisk(t, 256<<10, "digest", "blake3")
+		writer := d.open(t, export)
+		d.bytes = d.bytes[:128<<10]
+		d.close(d.open(t, export))
+		d.write(writer, make([]byte, 4096), 0)
+		reader := d.open(t, export)
+		reader.read(0, 128<<10)
+		d.write(writer, make([]byte, 4096), 0)
+		if state := reader.im.snapshot().State; state == complete {
+			t.Errorf("%q: the state is %s", export, state)
+		}
+		d.close(writer)
+		d.close(reader)
+		if n := len(d.filter.knowing); n != 1 {
+			t.Errorf("%q: %d images may know something", export, n)
+		}
 	}
 }
 
@@ -322,22 +325,6 @@ func TestResultsOfManyExportsAreKept(t *testing.T) {
 	if n, all := len(d.filter.touched()), len(d.filter.images); n != idleImages || all > 2*idleImages-50 {
 		t.Errorf("of %d exports that were read %d have a result, and %d are kept", idleImages, n, all)
 	}
-}
-
-// A client of a named export writes, which has another size now.
-func TestWriterOfANameOfAnotherSize(t *testing.T) {
-	logError = func(string, ...any) {}
-	d := newDisk(t, 256<<10, "digest", "blake3")
-	writer := d.open(t, "disk")
-	d.bytes = d.bytes[:128<<10]
-	reader := d.open(t, "disk")
-	reader.read(0, 128<<10)
-	d.write(writer, make([]byte, 4096), 0)
-	if state := reader.im.snapshot().State; state == complete {
-		t.Errorf("the state is %s after a write", state)
-	}
-	d.close(writer)
-	d.close(reader)
 }
 
 // The result of another export is gone from the file before the disk changes.

@@ -136,6 +136,15 @@ func TestHolesThatAreNone(t *testing.T) {
 	s.stop()
 }
 
+// sparseImage makes an image that is nearly all a hole.
+func sparseImage(t *testing.T, path string) {
+	t.Helper()
+	write(t, path, "data")
+	if err := os.Truncate(path, 20*mib); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // nbdkit's cacheextents filter takes what it knows of one export for that of another.
 func TestExtentsOfAnotherExport(t *testing.T) {
 	dir := t.TempDir()
@@ -143,10 +152,7 @@ func TestExtentsOfAnotherExport(t *testing.T) {
 	if err := os.Rename(randomImage(t, 20*mib), image); err != nil {
 		t.Fatal(err)
 	}
-	write(t, filepath.Join(dir, "hole"), "data")
-	if err := os.Truncate(filepath.Join(dir, "hole"), 20*mib); err != nil {
-		t.Fatal(err)
-	}
+	sparseImage(t, filepath.Join(dir, "hole"))
 	s := serve(t, "-r", "--filter="+filter, "--filter=cacheextents", "file", "dir="+dir, "digest=blake3", "signature=any")
 	run(t, "", "nbdinfo", "--map", s.uriOf("hole"))
 	c := dial(t, s, "data")
@@ -162,10 +168,7 @@ func TestExtentsOfAnotherExport(t *testing.T) {
 func TestExtentsOfAnEarlierImage(t *testing.T) {
 	dir := t.TempDir()
 	image := filepath.Join(dir, "disk")
-	write(t, image, "data")
-	if err := os.Truncate(image, 20*mib); err != nil {
-		t.Fatal(err)
-	}
+	sparseImage(t, image)
 	s := serve(t, "-r", "--filter="+filter, "--filter=cacheextents", "file", "dir="+dir, "digest=blake3", "signature=any")
 	run(t, "", "nbdinfo", "--map", s.uriOf("disk"))
 	if err := os.Rename(randomImage(t, 24*mib), image); err != nil {
