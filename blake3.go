@@ -34,7 +34,7 @@ var blake3Spec = treeSpec{
 }
 
 func init() {
-	if haveAVX512 {
+	if blake3Width > 0 {
 		blake3Spec.together, blake3Spec.parents = blake3Chunks, blake3Parents
 	}
 }
@@ -54,7 +54,7 @@ const simdSize = guts.MaxSIMD * guts.ChunkSize
 // chunk.
 func blake3CV(data []byte, chunk uint64) [8]uint32 {
 	n := len(data)
-	if haveAVX512 && n <= blake3MaxNode && n >= guts.ChunkSize && n&(n-1) == 0 {
+	if blake3Width > 0 && n <= blake3MaxNode && n >= guts.ChunkSize && n&(n-1) == 0 {
 		return blake3Lanes(data, chunk)
 	}
 	if n <= simdSize {

@@ -51,7 +51,7 @@ func blake3Zero(cv []byte, level int, first int64) {
 	switch {
 	case ok && size == r.step:
 		copy(cv, blake3ZeroEntry(first*guts.ChunkSize))
-	case haveAVX512 && size <= blake3MaxNode:
+	case blake3Width > 0 && size <= blake3MaxNode:
 		blake3ZeroLanes(cv, size, first)
 	case size <= int64(len(zeroes)):
 		blake3Subtree(cv, zeroes[:size], first)

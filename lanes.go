@@ -36,7 +36,18 @@ var (
 	haveSHA    = C.lanes_have_sha() != 0
 )
 
-// lanes is how many leaves are hashed side by side, where the processor can.
+// blake3Width is how many lanes BLAKE3 has, or 0 if the processor has none.
+var blake3Width = func() int {
+	switch {
+	case haveAVX512:
+		return 16
+	case C.lanes_have_avx2() != 0:
+		return 8
+	}
+	return 0
+}()
+
+// lanes is the most leaves that are hashed side by side.
 const lanes = C.LANES
 
 // A manyLeaves hashes leaves that lie one behind the other in data, and puts
@@ -76,28 +87,30 @@ func sha256Leaves(prefix []byte, size int64) manyLeaves {
 const blake3MaxNode = C.BLAKE3_NODE * guts.ChunkSize
 
 // blake3Lanes returns the chaining value of a node of whole chunks, a power of
-// two of them, of which chunk is the index of the first. It needs AVX-512.
+// two of them, of which chunk is the index of the first. It needs lanes.
 func blake3Lanes(data []byte, chunk uint64) [8]uint32 {
 	var cv [32]byte
-	C.blake3_node(bytePointer(data), C.size_t(len(data)/guts.ChunkSize), C.uint64_t(chunk), bytePointer(cv[:]))
+	C.blake3_node(C.int(blake3Width), bytePointer(data), C.size_t(len(data)/guts.ChunkSize), C.uint64_t(chunk), bytePointer(cv[:]))
 	return words(cv[:])
 }
 
 // blake3ZeroLanes puts the chaining value of a node of zeros to cv, of size
 // bytes. It is blake3Lanes without what is done for the data.
 func blake3ZeroLanes(cv []byte, size, chunk int64) {
-	C.blake3_zero_node(C.size_t(size/guts.ChunkSize), C.uint64_t(chunk), bytePointer(cv))
+	C.blake3_zero_node(C.int(blake3Width), C.size_t(size/guts.ChunkSize), C.uint64_t(chunk), bytePointer(cv))
 }
 
 // blake3Chunks puts the chaining values of whole chunks, which lie one behind the
-// other in data, to cvs; index has the index of each. It needs AVX-512.
+// other in data, to cvs; index has the index of each. It needs lanes.
 func blake3Chunks(cvs, data []byte, index []int64) {
-	C.blake3_chunks(bytePointer(data), C.size_t(len(index)), (*C.uint64_t)(unsafe.Pointer(unsafe.SliceData(index))),
-		bytePointer(cvs))
+	C.blake3_chunks(C.int(blake3Width), bytePointer(data), C.size_t(len(index)),
+		(*C.uint64_t)(unsafe.Pointer(unsafe.SliceData(index))), bytePointer(cvs))
 }
 
 // blake3Parents puts the chaining values of parents in place of those of their
-// children. It needs AVX-512.
-func blake3Parents(cvs []byte) { C.blake3_parents(bytePointer(cvs), C.size_t(len(cvs)/(2*32))) }
+// children. It needs lanes.
+func blake3Parents(cvs []byte) {
+	C.blake3_parents(C.int(blake3Width), bytePointer(cvs), C.size_t(len(cvs)/(2*32)))
+}
 
 func bytePointer(p []byte) *C.uint8_t { return (*C.uint8_t)(unsafe.SliceData(p)) }

@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"crypto/sha256"
+	"iter"
 	"math/rand/v2"
 	"testing"
 
@@ -54,6 +55,20 @@ func TestLeavesSideBySideAreHashedAsAlone(t *testing.T) {
 	}
 }
 
+// blake3Widths sets all widths of BLAKE3's lanes that the processor has, one after the
+// other, and 0.
+func blake3Widths(t *testing.T) iter.Seq[int] {
+	all := blake3Width
+	t.Cleanup(func() { blake3Width = all })
+	return func(yield func(int) bool) {
+		for _, width := range []int{16, 8, 0} {
+			if blake3Width = width; width <= all && !yield(width) {
+				return
+			}
+		}
+	}
+}
+
 // blake3NodeByDefinition is the tree of the paper, chunk by chunk.
 func blake3NodeByDefinition(data []byte, chunk uint64) [8]uint32 {
 	if len(data) <= guts.ChunkSize {
@@ -68,14 +83,12 @@ func blake3NodeByDefinition(data []byte, chunk uint64) [8]uint32 {
 }
 
 func TestNodesOfBLAKE3AreThoseOfTheDefinition(t *testing.T) {
-	defer func(a bool) { haveAVX512 = a }(haveAVX512)
 	r := rand.New(rand.NewPCG(7, 2))
 	sizes := []int{1, 1023, 1025, 5000, 16<<10 + 1, 300 << 10, mib}
 	for n := guts.ChunkSize; n <= mib; n *= 2 {
 		sizes = append(sizes, n)
 	}
-	for _, avx512 := range []bool{haveAVX512, false} {
-		haveAVX512 = avx512
+	for range blake3Widths(t) {
 		for i, size := range sizes {
 			// What lies behind the data must not count.
 			data := randomBytes(r, int64(size+i%2*simdSize))[:size]
@@ -90,9 +103,7 @@ func TestNodesOfBLAKE3AreThoseOfTheDefinition(t *testing.T) {
 }
 
 func TestNodesOfZerosAreThoseOfTheDefinition(t *testing.T) {
-	defer func(a bool) { haveAVX512 = a }(haveAVX512)
-	for _, avx512 := range []bool{haveAVX512, false} {
-		haveAVX512 = avx512
+	for range blake3Widths(t) {
 		for level := range 11 {
 			for _, chunk := range []int64{0, 3 << 20, 1<<32 - 1<<level, 1 << 40} {
 				got := make([]byte, 32)
@@ -106,11 +117,45 @@ func TestNodesOfZerosAreThoseOfTheDefinition(t *testing.T) {
 	}
 }
 
+func TestChunksAnywhereAreThoseOfTheDefinition(t *testing.T) {
+	for width := range blake3Widths(t) {
+		if width > 0 {
+			compareChunks(t)
+		}
+	}
+}
+
+func compareChunks(t *testing.T) {
+	r := rand.New(rand.NewPCG(7, 42))
+	for _, count := range []int{1, 2, 3, 7, 8, 9, 15, 16, 17, 40} {
+		data := randomBytes(r, int64(count)*guts.ChunkSize)
+		index := make([]int64, count)
+		for i := range index {
+			index[i] = []int64{0, 7, 1<<32 - 1, 1 << 32, 1 << 40}[r.IntN(5)] + r.Int64N(9)
+		}
+		cvs := make([]byte, 32*count)
+		blake3Chunks(cvs, data, index)
+		for i, chunk := range index {
+			want := blake3NodeByDefinition(data[i*guts.ChunkSize:][:guts.ChunkSize], uint64(chunk))
+			if got := words(cvs[32*i:]); got != want {
+				t.Errorf("chunk %d, at %d of %d: %x, want %x", chunk, i, count, got, want)
+			}
+		}
+		parents := bytes.Clone(cvs[:count/2*64])
+		blake3Parents(parents)
+		for i := range count / 2 {
+			var want [32]byte
+			blake3ParentCV(want[:], cvs[64*i:][:64])
+			if got := parents[32*i:][:32]; !bytes.Equal(got, want[:]) {
+				t.Errorf("parent %d of %d: %x, want %x", i, count/2, got, want)
+			}
+		}
+	}
+}
+
 func TestMessagesOfTwoPartsAreHashedAsOne(t *testing.T) {
-	defer func(a bool) { haveAVX512 = a }(haveAVX512)
 	r := rand.New(rand.NewPCG(7, 3))
-	for _, avx512 := range []bool{haveAVX512, false} {
-		haveAVX512 = avx512
+	for range blake3Widths(t) {
 		for _, prefixLen := range []int64{0, 1, 32, 1024} {
 			for _, size := range []int64{16384, 16385, 17408, 20000, 32767, 32768, 65535, 65536, 65537, mib, 1100000} {
 				prefix, data := randomBytes(r, prefixLen), randomBytes(r, size)

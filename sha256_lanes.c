@@ -8,30 +8,12 @@
 
 #ifdef __x86_64__
 
-#include <cpuid.h>
-
-#include "lanes_amd64.h"
+#include "lanes_avx512.h"
 
 #define SHA __attribute__ ((target ("sha,sse4.1")))
 
 #define BLOCK 64
 #define DIGEST 32
-
-int
-lanes_have_avx512 (void)
-{
-  return __builtin_cpu_supports ("avx512f") &&
-    __builtin_cpu_supports ("avx512bw");
-}
-
-int
-lanes_have_sha (void)
-{
-  unsigned a, b, c, d;
-
-  return __builtin_cpu_supports ("sse4.1") &&
-    __get_cpuid_count (7, 0, &a, &b, &c, &d) && (b & bit_SHA);
-}
 
 static const uint32_t k[64] __attribute__ ((aligned (16))) = {
   0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5,
@@ -137,7 +119,7 @@ hash_pair (struct pair *state, const uint8_t *p0, const uint8_t *p1, size_t n)
 #define SCHED1(a) XOR3 (ROR (a, 17), ROR (a, 19), _mm512_srli_epi32 (a, 10))
 
 /* Hash N blocks of each of LANES messages at a distance of STRIDE bytes. */
-AVX512 static void
+LANE static void
 hash_lanes (words state[8], const uint8_t *p, size_t stride, size_t n)
 {
   const words swap = _mm512_broadcast_i32x4 (SWAP_BYTES);
@@ -202,7 +184,7 @@ advance_pair (uint32_t state[8], const uint8_t *data, size_t n)
   get_state (&pair, 0, state);
 }
 
-AVX512 static void
+LANE static void
 advance_lanes (uint32_t state[8], const uint8_t *data, size_t n)
 {
   words lanes[8];
@@ -310,7 +292,7 @@ sha256_pairs (const struct sha256_prefix *prefix,
   }
 }
 
-AVX512 void
+LANE void
 sha256_lanes (const struct sha256_prefix *prefix,
               const uint8_t *data, size_t size, size_t count, uint8_t *out)
 {
@@ -344,19 +326,7 @@ sha256_lanes (const struct sha256_prefix *prefix,
 
 #else /* !__x86_64__ */
 
-int
-lanes_have_avx512 (void)
-{
-  return 0;
-}
-
-int
-lanes_have_sha (void)
-{
-  return 0;
-}
-
-/* Not called then. */
+/* Not called without the instructions that they need. */
 
 void
 sha256_set_prefix (struct sha256_prefix *prefix,

@@ -9,8 +9,6 @@ import (
 	"sync"
 	"testing"
 	"time"
-
-	"lukechampine.com/blake3/guts"
 )
 
 // stageSome reads here and there, a few leaves at a time.
@@ -158,37 +156,6 @@ func TestClaimsOfAStageTakeNoMemory(t *testing.T) {
 	for _, c := range tr.spareClaims {
 		if c.cvs != nil {
 			t.Fatalf("a claim has taken %d bytes", len(c.cvs))
-		}
-	}
-}
-
-func TestChunksAnywhereAreThoseOfTheDefinition(t *testing.T) {
-	if !haveAVX512 {
-		t.Skip("this processor has no AVX-512")
-	}
-	r := rand.New(rand.NewPCG(7, 42))
-	for _, count := range []int{1, 2, 3, 15, 16, 17, 40} {
-		data := randomBytes(r, int64(count)*guts.ChunkSize)
-		index := make([]int64, count)
-		for i := range index {
-			index[i] = []int64{0, 7, 1<<32 - 1, 1 << 32, 1 << 40}[r.IntN(5)] + r.Int64N(9)
-		}
-		cvs := make([]byte, 32*count)
-		blake3Chunks(cvs, data, index)
-		for i, chunk := range index {
-			want := blake3NodeByDefinition(data[i*guts.ChunkSize:][:guts.ChunkSize], uint64(chunk))
-			if got := words(cvs[32*i:]); got != want {
-				t.Errorf("chunk %d, at %d of %d: %x, want %x", chunk, i, count, got, want)
-			}
-		}
-		parents := bytes.Clone(cvs[:count/2*64])
-		blake3Parents(parents)
-		for i := range count / 2 {
-			var want [32]byte
-			blake3ParentCV(want[:], cvs[64*i:][:64])
-			if got := parents[32*i:][:32]; !bytes.Equal(got, want[:]) {
-				t.Errorf("parent %d of %d: %x, want %x", i, count/2, got, want)
-			}
 		}
 	}
 }

@@ -47,6 +47,7 @@ look () {
          nbdkit --filter=xz --dump-plugin null
     need nbdkit            nbdkit-stats-filter \
          nbdkit --filter=stats --dump-plugin null
+    need libsimde-dev      simde-devel        header simde/x86/avx512.h
     need libnbd-bin        libnbd             command -v nbdcopy
     need python3           python3            command -v python3
     need python3-libnbd    python3-libnbd     python3 -c 'import nbd'

@@ -1,0 +1,8 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+#ifdef __x86_64__
+
+#include "lanes_avx2.h"
+#include "blake3_lanes.h"
+
+#endif
