@@ -12,6 +12,7 @@ type claim struct {
 	lo, hi           int64
 	carryLo, carryHi int64
 	void             bool
+	tile             *tile  // of which the leaves are a cell, or nil
 	children, merged []byte // scratch
 	cvs              []byte // scratch, of those whose leaves are not on a stage
 }
@@ -37,7 +38,7 @@ func (t *tree) newClaim(lo, hi int64) (c *claim) {
 			merged:   make([]byte, t.spec.cvSize),
 		}
 	}
-	c.lo, c.hi, c.carryLo, c.carryHi, c.void = lo, hi, 0, 0, false
+	c.lo, c.hi, c.carryLo, c.carryHi, c.void, c.tile = lo, hi, 0, 0, false, nil
 	t.claims = append(t.claims, c)
 	t.count()
 	return c
@@ -56,6 +57,9 @@ func (t *tree) drop(c *claim) {
 
 // lose makes leaves of a claim unknown, except for those that are zero.
 func (t *tree) lose(lo, hi int64) {
+	if lo == hi {
+		return
+	}
 	t.taken.remove(lo, hi)
 	for a, b := range t.nodes.zero.within(lo, hi) {
 		t.taken.add(a, b)
@@ -275,6 +279,10 @@ func (t *tree) storeLocked(c *claim, level int, first, next int64, cvs []byte) (
 	if c.void {
 		t.drop(c)
 		return false, false
+	}
+	if t.nodes.tiles.isIn(c) {
+		t.storeCell(c, cvs)
+		return false, true
 	}
 	t.nodes.put(level, first, cvs)
 	t.pending -= next - c.lo

@@ -48,6 +48,7 @@ func (t *tree) addZero(lo, hi int64, needed bool) {
 	}
 	t.addZeroData(lo, first*leaf, needed)
 	t.addHole(first, end, needed)
+	t.merge()
 	t.addZeroData(end*leaf, hi, needed)
 	t.cutHole(first)
 	t.cutHole(first - 1)
@@ -72,8 +73,9 @@ func (t *tree) addHole(lo, hi int64, needed bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for lo < hi {
-		a, b := t.taken.missing(lo, hi)
+		a, b := t.missing(lo, hi)
 		if a < b && (needed || t.isRoomFor(a, b)) {
+			t.dissolveIn(a, b)
 			t.taken.add(a, b)
 			t.nodes.holes.add(a, b)
 			if !t.isCrowded() || t.nodes.zero.touches(a, b) {

@@ -65,13 +65,16 @@ type tree struct {
 	sink   sink    // may be nil
 
 	mu      mutex              // guards all below
-	taken   extents            // leaves that are taken or known
+	taken   extents            // leaves that are taken or known, but for those in tiles
 	pending int64              // leaves that are taken
 	nodes   nodes              // of the known leaves
 	single  []byte             // the digest, of an image of one leaf
 	claims  []*claim           // those in force, and void ones in use
 	parts   map[int64]*partial // by the index of the leaf
 	outer   *outer             // nil if the spec has none
+
+	unmerged    []unmerged // nodes of tiles
+	hasUnmerged atomic.Bool
 
 	hasHoles atomic.Bool  // nodes.holes is not empty
 	ready    atomic.Int64 // bytes that are known, in whole leaves
@@ -152,6 +155,7 @@ func (t *tree) add(offset int64, p []byte, needed bool) {
 	if tail > 0 {
 		t.addPart(end*leaf, p[int64(len(p))-tail:], needed)
 	}
+	t.merge()
 	if t.hasHoles.Load() {
 		t.cutHole(first - 1)
 		t.cutHole(end)
@@ -170,15 +174,45 @@ func (t *tree) take(lo, hi int64, needed bool) *claim {
 }
 
 func (t *tree) takeLocked(lo, hi int64, needed bool) *claim {
-	lo, hi = t.taken.missing(lo, hi)
+	lo, hi = t.missing(lo, hi)
 	if lo == hi || !needed && !t.isRoomFor(lo, hi) {
 		return nil
 	}
-	t.taken.add(lo, hi)
+	tile := t.tileFor(lo, hi)
+	if tile != nil {
+		t.takeCell(tile, lo)
+	} else {
+		t.dissolveIn(lo, hi)
+		t.taken.add(lo, hi)
+	}
 	c := t.newClaim(lo, hi)
+	c.tile = tile
 	t.dropParts(lo, hi)
 	return c
 }
+
+// missing returns the first leaves within [lo, hi) that are neither taken nor known.
+func (t *tree) missing(lo, hi int64) (int64, int64) {
+	for {
+		a, b := t.taken.missing(lo, hi)
+		if t.nodes.tiles.list.count == 0 {
+			return a, b
+		}
+		if x, y := t.nodes.tiles.missing(a, b); x < y || b == hi {
+			return x, y
+		}
+		lo = b
+	}
+}
+
+// covers tells whether all of [lo, hi) is taken or known.
+func (t *tree) covers(lo, hi int64) bool {
+	lo, hi = t.missing(lo, hi)
+	return lo == hi
+}
+
+// total returns how many leaves are taken or known.
+func (t *tree) total() int64 { return t.taken.total + t.nodes.tiles.total }
 
 // isRoomFor tells whether there is memory for leaves that are unknown. Those beside
 // others add no fragment, but what they are merged with may be far, or nothing, as
@@ -190,11 +224,11 @@ func (t *tree) isRoomFor(lo, hi int64) bool {
 	}
 	share := t.limit / 16
 	used := t.listed()
-	if used <= t.limit-share && t.taken.touches(lo, hi) {
+	if used <= t.limit-share && (t.covers(lo-1, lo) || t.covers(hi, hi+1)) {
 		return true
 	}
 	const perLeaf = 64 // of the lists, if nothing is beside it
-	first, _ := t.taken.missing(0, t.nodes.n)
+	first, _ := t.missing(0, t.nodes.n)
 	return lo == first || used <= t.limit && hi-first <= share/int64(t.spec.cvSize+perLeaf)
 }
 
@@ -211,8 +245,9 @@ func (t *tree) isCrowded() bool {
 
 // count notes how much is known, for those who ask without the lock.
 func (t *tree) count() {
-	t.ready.Store(t.bytesOf(t.taken.total - t.pending))
-	t.covered.Store(t.bytesOf(t.taken.total))
+	total := t.total()
+	t.ready.Store(t.bytesOf(total - t.pending))
+	t.covered.Store(t.bytesOf(total))
 }
 
 func (t *tree) bytesOf(leaves int64) int64 {
@@ -225,9 +260,13 @@ func (t *tree) bytesOf(leaves int64) int64 {
 // forget makes the bytes [lo, hi) unknown, and with them the rest of the
 // nodes that they are in.
 func (t *tree) forget(lo, hi int64) {
-	if lo >= hi {
-		return
+	if lo < hi {
+		t.forgetLeaves(lo, hi)
+		t.merge()
 	}
+}
+
+func (t *tree) forgetLeaves(lo, hi int64) {
 	leaf := t.spec.leafSize
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -236,6 +275,7 @@ func (t *tree) forget(lo, hi int64) {
 		end = t.nodes.endOfHole(first, end)
 	}
 	t.stages.void(first, end)
+	t.dissolveTaken(first, end)
 	for _, c := range t.claims {
 		if c.lo < end && first < c.hi || c.carryLo < end && first < c.carryHi {
 			c.void = true
@@ -261,7 +301,7 @@ func (t *tree) unknown(lo, hi int64) (int64, int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for lo < hi {
-		a, b := t.taken.missing(lo/leaf, min(t.nodes.n, (hi-1)/leaf+1))
+		a, b := t.missing(lo/leaf, min(t.nodes.n, (hi-1)/leaf+1))
 		if a == b {
 			break
 		}
@@ -292,7 +332,7 @@ func (t *tree) known() int64 { return t.ready.Load() }
 func (t *tree) left() int64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	left := t.size - t.bytesOf(t.taken.total)
+	left := t.size - t.bytesOf(t.total())
 	for _, part := range t.parts {
 		left -= part.have.total
 	}
@@ -306,7 +346,7 @@ func (t *tree) isCovered() bool {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.taken.total == t.nodes.n
+	return t.total() == t.nodes.n
 }
 
 // isHashing tells, when nothing is unknown, whether a thread is about to make leaves
@@ -315,7 +355,7 @@ func (t *tree) isCovered() bool {
 func (t *tree) isHashing() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return len(t.claims) > 0 || t.stages.bytes.Load() > 0 || t.taken.total < t.nodes.n || t.outer != nil && t.outer.busy
+	return len(t.claims) > 0 || t.stages.bytes.Load() > 0 || t.total() < t.nodes.n || t.outer != nil && t.outer.busy
 }
 
 // complete tells whether all bytes are known.
@@ -329,7 +369,7 @@ func (t *tree) complete() bool {
 }
 
 func (t *tree) completeLocked() bool {
-	return t.taken.total == t.nodes.n && t.pending == 0 && len(t.claims) == 0 &&
+	return t.total() == t.nodes.n && t.pending == 0 && len(t.claims) == 0 &&
 		(t.outer != nil && !t.outer.busy || t.outer == nil && t.nodes.holes.total == 0)
 }
 

@@ -36,6 +36,7 @@ type nodes struct {
 	// other, by the first leaf. A run stays within one page of nodes, so that
 	// children of one parent are always in one run.
 	runs      ordered[run]
+	tiles     tiles
 	free      [maxPageBits + 1][][]byte // buffers of 1<<i chaining values
 	freeBytes int
 }
@@ -52,7 +53,7 @@ const maxPageBits = 14
 const maxFree = 512 << 10
 
 func newNodes(spec *treeSpec, n int64) nodes {
-	return nodes{spec: spec, n: n, maxLevel: spec.levels(n) - 1}
+	return nodes{spec: spec, n: n, maxLevel: spec.levels(n) - 1, tiles: newTiles(spec)}
 }
 
 // pageBits is log₂ of the number of nodes that a run may hold.
@@ -224,12 +225,12 @@ func (t *nodes) closedHole(leaf int64) (lo, hi int64, ok bool) {
 
 // hasNode tells whether a node covers the leaf.
 func (t *nodes) hasNode(leaf int64) bool {
-	p, ok := t.runs.floor(leaf)
-	if !ok {
-		return false
+	if p, ok := t.runs.floor(leaf); ok {
+		if _, leaves := t.runLen(t.runs.val(p)); t.runs.key(p)+leaves > leaf {
+			return true
+		}
 	}
-	_, leaves := t.runLen(t.runs.val(p))
-	return t.runs.key(p)+leaves > leaf
+	return t.tiles.knows(leaf)
 }
 
 // begins tells whether a run of nodes or a hole begins at a leaf.
@@ -243,7 +244,7 @@ func (t *nodes) begins(leaf int64) bool {
 
 // memory returns about how many bytes the store takes.
 func (t *nodes) memory() int64 {
-	return int64(t.bytes) + t.runs.memory() + t.holes.ends.memory() + t.zero.ends.memory()
+	return int64(t.bytes) + t.runs.memory() + t.tiles.memory() + t.holes.ends.memory() + t.zero.ends.memory()
 }
 
 // forget removes what covers any of the leaves [lo, hi), and tells lost about

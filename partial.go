@@ -69,7 +69,7 @@ func (t *tree) partCost() int64 {
 }
 
 func (t *tree) newPart(index int64, needed bool) (part *partial) {
-	if t.taken.covers(index, index+1) {
+	if t.covers(index, index+1) {
 		return nil
 	}
 	if n := len(t.spareParts); n > 0 {

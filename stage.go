@@ -203,6 +203,7 @@ func (t *tree) hashStage(s *stage) {
 		}
 		t.storeStage(s, level, cvs)
 	}
+	t.merge()
 	if t.hasHoles.Load() {
 		for _, p := range s.slots {
 			t.cutHole(p.lo - 1)
@@ -220,7 +221,7 @@ func (t *tree) claimStage(s *stage) (level int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.stages.leave(s)
-	level = t.scratchLevel()
+	level = min(t.scratchLevel(), t.nodes.tiles.level)
 	for _, p := range s.slots {
 		for (p.lo|p.hi)&(t.spec.span(level)-1) != 0 {
 			level--

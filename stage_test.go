@@ -13,10 +13,13 @@ import (
 
 // stageSome reads here and there, a few leaves at a time.
 func stageSome(tr *tree, r *rand.Rand, image []byte) {
-	leaf, size := tr.spec.leafSize, int64(len(image))
+	unit, size := tr.spec.leafSize, int64(len(image))
+	if r.IntN(2) == 0 {
+		unit = max(unit, cellSize)
+	}
 	for range r.IntN(100) {
-		lo := r.Int64N(size/leaf+1) * leaf
-		hi := min(size, lo+(1+r.Int64N(8))*leaf)
+		lo := r.Int64N(size/unit+1) * unit
+		hi := min(size, lo+(1+r.Int64N(8))*unit)
 		if !tr.stage(lo, image[lo:hi]) {
 			tr.add(lo, image[lo:hi], false)
 		}

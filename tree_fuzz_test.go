@@ -19,13 +19,15 @@ func FuzzNodes(f *testing.F) {
 	f.Add(byte(0), uint16(32768), []byte{6, 0, 255, 3, 6, 7, 90, 9, 3, 40, 2, 1, 6, 0, 255, 0})
 	f.Add(byte(1), uint16(40000), []byte{6, 3, 255, 2, 5, 100, 2, 0, 6, 99, 9, 0})
 	f.Add(byte(4|1<<6), uint16(65535), []byte{3, 0, 255, 77, 5, 3, 3, 0, 2, 0, 255, 0, 1, 200, 9, 0})
+	f.Add(byte(0|1<<7), uint16(65535), []byte{6, 0, 200, 8, 6, 90, 90, 9, 2, 40, 2, 1, 6, 100, 255, 10, 1, 3, 99, 0})
+	f.Add(byte(3|1<<7), uint16(65535), []byte{6, 0, 255, 11, 3, 90, 3, 9, 6, 70, 90, 8, 4, 100, 2, 0, 6, 0, 255, 8})
 	f.Fuzz(func(t *testing.T, how byte, units uint16, steps []byte) {
 		d := definitions[int(how&7)%len(definitions)]
 		a, err := parseAlgorithm(d.name)
 		if err != nil {
 			t.Fatal(err)
 		}
-		size := 1 + 2*int64(units)
+		size := 1 + 2*int64(units)<<(how>>7*2)
 		if a.multiple > 0 {
 			size += (a.multiple - size%a.multiple) % a.multiple
 		}
@@ -44,14 +46,17 @@ func FuzzNodes(f *testing.F) {
 				tr.add(lo, image[lo:hi], steps[0]%7 == 0)
 				given.set(lo, hi, true)
 			case 6: // small requests, and a failed write among them
-				leaf := tr.spec.leafSize
-				lo -= lo % leaf
-				for at := lo; at < hi; at += leaf {
-					if tr.stage(at, image[at:min(size, at+leaf)]) {
-						given.set(at, min(size, at+leaf), true)
+				unit := tr.spec.leafSize
+				if steps[3]&8 != 0 {
+					unit = max(unit, cellSize)
+				}
+				lo -= lo % unit
+				for at := lo; at < hi; at += unit {
+					if tr.stage(at, image[at:min(size, at+unit)]) {
+						given.set(at, min(size, at+unit), true)
 					}
 				}
-				hi = min(size, lo+leaf*int64(steps[3]%8))
+				hi = min(size, lo+unit*int64(steps[3]%8))
 				tr.forget(lo, hi)
 				given.set(lo, hi, false)
 			case 2:

@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: BSD-3-Clause
+
+package main
+
+import (
+	"bytes"
+	"math/rand/v2"
+	"testing"
+)
+
+// tiledTree returns a tree that has tiles, and its image.
+func tiledTree(t *testing.T, name string, size int64) (*tree, []byte) {
+	t.Helper()
+	tr := newTree(treeOf(t, name), size, roomy(), 64*mib)
+	if tr.nodes.tiles.cells == 0 {
+		t.Skip("leaves are not hashed together here")
+	}
+	return tr, randomBytes(rand.New(rand.NewPCG(8, 1)), size)
+}
+
+var tiled = []string{"blake3", "merkle/sha256/1k", "fsverity/sha256/4k", "fsverity/sha256/1k", "dmverity/sha256/512", "blkhash/sha256/4k"}
+
+// readCells has so many cells at random places read in small requests.
+func readCells(tr *tree, image []byte, r *rand.Rand, count int) {
+	for range count {
+		at := r.Int64N(int64(len(image))/cellSize) * cellSize
+		tr.stage(at, image[at:at+cellSize])
+	}
+	tr.flush()
+}
+
+func wantSum(t *testing.T, tr *tree, image []byte) {
+	t.Helper()
+	completed(tr, image)
+	whole := newTree(tr.spec, tr.size, roomy(), 64*mib)
+	whole.add(0, image, true)
+	if got, want := tr.sum(), whole.sum(); got == nil || !bytes.Equal(got, want) {
+		t.Errorf("the digest is %x, want %x", got, want)
+	}
+}
+
+// Reads here and there are in tiles, and in nothing else, until these are whole: then
+// they are nodes, and there is no tile any more.
+func TestSmallReadsAreInTiles(t *testing.T) {
+	const size = 4 * mib
+	for _, name := range tiled {
+		tr, image := tiledTree(t, name, size)
+		r := rand.New(rand.NewPCG(8, 2))
+		readCells(tr, image, r, 100)
+		ts := &tr.nodes.tiles
+		if ts.list.count == 0 || ts.total == 0 {
+			t.Errorf("%s: nothing is in tiles", name)
+		}
+		if known := tr.known(); known != ts.total*tr.spec.leafSize+tr.taken.total*tr.spec.leafSize {
+			t.Errorf("%s: %d bytes are known, and %d leaves in tiles", name, known, ts.total)
+		}
+		if name == "blake3" && tr.nodes.runs.count > 0 {
+			t.Errorf("%s: %d runs of nodes are in the lists", name, tr.nodes.runs.count)
+		}
+		for _, i := range r.Perm(size / cellSize) {
+			at := int64(i) * cellSize
+			tr.stage(at, image[at:at+cellSize])
+		}
+		tr.flush()
+		if ts.list.count > 0 || ts.total > 0 || tr.hasUnmerged.Load() {
+			t.Errorf("%s: all is known, and %d tiles are left", name, ts.list.count)
+		}
+		if tr.spec.outer == nil && tr.nodes.runs.count > tr.spec.levels(tr.nodes.n) {
+			t.Errorf("%s: %d runs are left, as if nothing had been merged", name, tr.nodes.runs.count)
+		}
+		if !tr.complete() {
+			t.Errorf("%s: all is known, and the tree is not complete", name)
+		}
+		wantSum(t, tr, image)
+	}
+}
+
+// What is missing is what a plain list of leaves says.
+func TestMissingOfTilesAndLists(t *testing.T) {
+	const size = 4 * mib
+	for _, name := range tiled {
+		tr, image := tiledTree(t, name, size)
+		r := rand.New(rand.NewPCG(8, 3))
+		known := make([]bool, tr.nodes.n)
+		note := func(lo, hi int64) {
+			for i := lo / tr.spec.leafSize; i < hi/tr.spec.leafSize; i++ {
+				known[i] = true
+			}
+		}
+		for range 40 {
+			for range r.IntN(40) {
+				at := r.Int64N(size/cellSize) * cellSize
+				tr.stage(at, image[at:at+cellSize])
+				note(at, at+cellSize)
+			}
+			tr.flush()
+			lo := r.Int64N(size/cellSize) * cellSize
+			hi := min(size, lo+(1+r.Int64N(5))*cellSize)
+			switch r.IntN(3) {
+			case 0:
+				tr.add(lo, image[lo:hi], true)
+				note(lo, hi)
+			case 1:
+				if a, b := tr.unknown(lo, lo+1); a == lo && b > a {
+					clear(image[lo : lo+cellSize])
+					tr.addZero(lo, lo+cellSize, true)
+					note(lo, lo+cellSize)
+				}
+			}
+			for range 50 {
+				lo := r.Int64N(tr.nodes.n)
+				hi := lo + r.Int64N(tr.nodes.n-lo)
+				a, b := tr.missing(lo, hi)
+				for i := lo; i < a; i++ {
+					if !known[i] {
+						t.Fatalf("%s: leaf %d of [%d, %d) is not said to be missing, but %d to %d", name, i, lo, hi, a, b)
+					}
+				}
+				for i := a; i < b; i++ {
+					if known[i] {
+						t.Fatalf("%s: leaf %d of [%d, %d) is said to be missing, from %d to %d", name, i, lo, hi, a, b)
+					}
+				}
+				if a > b || b > hi || a == b && a != hi || b < hi && !known[b] {
+					t.Fatalf("%s: [%d, %d) of [%d, %d) is said to be missing", name, a, b, lo, hi)
+				}
+			}
+		}
+		wantSum(t, tr, image)
+	}
+}
+
+// A cell is being hashed when a large request dissolves its tile, or a write takes it
+// away.
+func TestTileDissolvesWhileACellIsHashed(t *testing.T) {
+	const size = 4 * mib
+	for _, name := range tiled {
+		for _, write := range []bool{false, true} {
+			tr, image := tiledTree(t, name, size)
+			readCells(tr, image, rand.New(rand.NewPCG(8, 4)), 100)
+			lo, hi := tr.unknown(mib, size)
+			lo, hi = lo/tr.spec.leafSize, lo/tr.spec.leafSize+1<<tr.nodes.tiles.shift
+			c := tr.take(lo, hi, false)
+			if c.tile == nil || !tr.nodes.tiles.isIn(c) {
+				t.Fatalf("%s: leaves %d to %d are in no tile", name, c.lo, c.hi)
+			}
+			from, to := c.lo*tr.spec.leafSize, c.hi*tr.spec.leafSize
+			if write {
+				tr.forget(from, to)
+			} else {
+				tr.add(from-from%(256<<10), image[from-from%(256<<10):][:256<<10], true)
+			}
+			if tr.nodes.tiles.isIn(c) {
+				t.Errorf("%s: the tile is still there", name)
+			}
+			tr.hash(c, image[from:to])
+			tr.merge()
+			if a, b := tr.unknown(from, to); (a < b) != write {
+				t.Errorf("%s: bytes %d to %d are unknown, of a cell from %d to %d, write: %v", name, a, b, from, to, write)
+			}
+			wantSum(t, tr, image)
+		}
+	}
+}
+
+// A cell that is forgotten while its tile is merged stays unknown.
+func TestWriteBeforeATileIsMerged(t *testing.T) {
+	const size = 4 * mib
+	for _, name := range []string{"blake3", "merkle/sha256/1k", "fsverity/sha256/4k"} {
+		tr, image := tiledTree(t, name, size)
+		tile := tr.nodes.tiles.span() * tr.spec.leafSize
+		for at := tile; at < 2*tile-cellSize; at += cellSize {
+			tr.stage(at, image[at:at+cellSize])
+		}
+		tr.flush()
+		tr.mu.Lock()
+		tr.dissolve(tile / tr.spec.leafSize)
+		tr.mu.Unlock()
+		if name != "fsverity/sha256/4k" && !tr.hasUnmerged.Load() {
+			t.Fatalf("%s: a tile that lacks one cell has nothing to merge", name)
+		}
+		tr.forget(tile+100, tile+200)
+		if lo, hi := tr.unknown(tile, tile+cellSize); lo > tile || hi < tile+200 {
+			t.Errorf("%s: after a write, bytes %d to %d are unknown", name, lo, hi)
+		}
+		image[tile+150]++
+		wantSum(t, tr, image)
+	}
+}
+
+// The last tile has room for whole leaves only: the end of an image is no cell.
+func TestTilesEndBeforeAShortLeaf(t *testing.T) {
+	for _, size := range []int64{mib + 1, mib - 1, mib + 256<<10 - 512, 256 << 10, 512 << 10} {
+		tr, image := tiledTree(t, "blake3", size)
+		for at := int64(0); at < size; at += cellSize {
+			end := min(size, at+cellSize)
+			if !tr.stage(at, image[at:end]) {
+				tr.add(at, image[at:end], false)
+			}
+		}
+		tr.flush()
+		if tr.nodes.tiles.list.count > 0 || !tr.complete() {
+			t.Errorf("%d bytes: %d tiles are left", size, tr.nodes.tiles.list.count)
+		}
+		wantSum(t, tr, image)
+	}
+}
