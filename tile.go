@@ -188,7 +188,7 @@ func (t *tree) newTile(first int64) *tile {
 	ts := &t.nodes.tiles
 	end := first + ts.span()
 	if lo, hi := t.taken.missing(first, end); lo > first || hi < end ||
-		end > t.size/t.spec.leafSize || ts.span() == t.nodes.n || t.isFull() {
+		end > t.size/t.spec.leafSize || t.isFull() {
 		return nil
 	}
 	p := &tile{run: run{level: ts.level}}

@@ -138,9 +138,9 @@ func TestTileDissolvesWhileACellIsHashed(t *testing.T) {
 		for _, write := range []bool{false, true} {
 			tr, image := tiledTree(t, name, size)
 			readCells(tr, image, rand.New(rand.NewPCG(8, 4)), 100)
-			lo, hi := tr.unknown(mib, size)
-			lo, hi = lo/tr.spec.leafSize, lo/tr.spec.leafSize+1<<tr.nodes.tiles.shift
-			c := tr.take(lo, hi, false)
+			at, _ := tr.unknown(mib, size)
+			lo := at / tr.spec.leafSize
+			c := tr.take(lo, lo+1<<tr.nodes.tiles.shift, false)
 			if c.tile == nil || !tr.nodes.tiles.isIn(c) {
 				t.Fatalf("%s: leaves %d to %d are in no tile", name, c.lo, c.hi)
 			}
@@ -203,5 +203,110 @@ func TestTilesEndBeforeAShortLeaf(t *testing.T) {
 			t.Errorf("%d bytes: %d tiles are left", size, tr.nodes.tiles.list.count)
 		}
 		wantSum(t, tr, image)
+	}
+}
+
+// A hole beside a cell that is known is closed, and cut at once.
+func TestHoleBesideATile(t *testing.T) {
+	const size = 4 * mib
+	for _, name := range []string{"blake3", "merkle/sha256/1k", "fsverity/sha256/1k"} {
+		tr, image := tiledTree(t, name, size)
+		tile := tr.nodes.tiles.span() * tr.spec.leafSize
+		tr.stage(tile-cellSize, image[tile-cellSize:tile])
+		tr.flush()
+		clear(image[tile:])
+		tr.addZero(tile, size, true)
+		if tr.hasHoles.Load() {
+			t.Errorf("%s: both ends of a hole are known, one of them in a tile, and it is not cut", name)
+		}
+		wantSum(t, tr, image)
+	}
+}
+
+// The last that is learnt of an image is a hole in a tile.
+func TestHoleCompletesATile(t *testing.T) {
+	const size, half, tile = mib, 128 << 10, 256 << 10
+	for _, name := range []string{"blake3", "merkle/sha256/1k"} {
+		tr, image := tiledTree(t, name, size)
+		tr.add(tile, image[tile:], false)
+		for at := int64(0); at < half; at += cellSize {
+			tr.stage(at, image[at:at+cellSize])
+		}
+		tr.flush()
+		clear(image[half:tile])
+		tr.addZero(half, tile, true)
+		if !tr.complete() {
+			t.Errorf("%s: all is known, and the tree is not complete", name)
+		}
+		wantSum(t, tr, image)
+	}
+}
+
+// Bytes of a leaf that is in a cell are known: no buffer is made for them.
+func TestPartsOfLeavesInTiles(t *testing.T) {
+	const at = mib / 2
+	tr, image := tiledTree(t, "blake3", mib)
+	tr.stage(at, image[at:at+cellSize])
+	tr.flush()
+	if tr.add(at+100, image[at+100:at+200], false); len(tr.parts) > 0 {
+		t.Error("there is a buffer for bytes that are known")
+	}
+	if tr.add(at+cellSize, image[at+cellSize:at+cellSize+100], false); len(tr.parts) != 1 {
+		t.Error("there is no buffer for bytes that are not known")
+	}
+	wantSum(t, tr, image)
+}
+
+// When memory is nearly full, a cell beside another one of its tile finds room, others
+// do not; and no tile is made any more.
+func TestRoomInTiles(t *testing.T) {
+	const size, at = 64 * mib, 32 * mib
+	tr, image := tiledTree(t, "blake3", size)
+	for i := range int64(20) {
+		tr.stage(at+i*2*cellSize, image[at+i*2*cellSize:][:cellSize])
+	}
+	tr.flush()
+	take := func(offset int64) *claim {
+		return tr.take(offset/tr.spec.leafSize, (offset+cellSize)/tr.spec.leafSize, false)
+	}
+	tr.limit = tr.listed() * 11 / 10 // more than a sixteenth above what there is, less than an eighth
+	if take(at+50*cellSize) != nil {
+		t.Error("a cell beside none finds room")
+	}
+	c := take(at + cellSize)
+	if c == nil || !tr.nodes.tiles.isIn(c) {
+		t.Fatal("a cell beside another one finds no room in its tile")
+	}
+	tr.hash(c, image[at+cellSize:at+2*cellSize])
+	first := take(0)
+	if first == nil || first.tile != nil {
+		t.Fatal("the first leaves that are unknown find no room, or have a tile")
+	}
+	tr.hash(first, image[:cellSize])
+	tr.limit = 64 * mib
+	wantSum(t, tr, image)
+}
+
+// What tiles are said to take is what they take.
+func TestMemoryOfTiles(t *testing.T) {
+	const size = 16 << 30
+	for _, perTile := range []int64{1, 9} {
+		before := heap()
+		tr := newTree(treeOf(t, "blake3"), size, roomy(), 64*mib)
+		if tr.nodes.tiles.cells == 0 {
+			t.Skip("leaves are not hashed together here")
+		}
+		p := randomBytes(rand.New(rand.NewPCG(8, 5)), cellSize)
+		span := tr.nodes.tiles.span() * tr.spec.leafSize
+		for at := int64(0); at < size/2; at += span {
+			for i := range perTile {
+				tr.stage(at+i*3*cellSize, p)
+			}
+		}
+		tr.flush()
+		tr.dropSpare()
+		if took, said := heap()-before, tr.listed(); said < took*7/8 || said > took*3/2 {
+			t.Errorf("%d cells in each of %d tiles are said to take %d bytes, and take %d", perTile, tr.nodes.tiles.list.count, said, took)
+		}
 	}
 }

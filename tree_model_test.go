@@ -278,18 +278,20 @@ func TestNodesStayWithinTheirMemory(t *testing.T) {
 func TestSinkSeesEveryNode(t *testing.T) {
 	const size = 3*mib + 512
 	image := sparse(rand.New(rand.NewPCG(3, 3)), size)
-	a, _ := parseAlgorithm("dmverity/sha256/512")
-	tr := newTree(a.tree(nil), size, roomy(), 64*mib)
-	seen := &countingSink{size: tr.spec.cvSize}
-	tr.sink = seen
-	for lo := int64(0); lo < size; lo += 70000 {
-		tr.add(lo, image[lo:min(size, lo+70000)], false)
-	}
-	n := tr.nodes.n
-	for level := range tr.spec.levels(n) {
-		want := n >> (tr.spec.arityBits * level) // those that are complete
-		if seen.count[level] != want {
-			t.Errorf("%d nodes of level %d were told of, want %d", seen.count[level], level, want)
+	for name, step := range map[string]int64{"dmverity/sha256/512": 70000, "merkle/sha256/1k": cellSize} {
+		a, _ := parseAlgorithm(name)
+		tr := newTree(a.tree(nil), size, roomy(), 64*mib)
+		seen := &countingSink{size: tr.spec.cvSize}
+		tr.sink = seen
+		for lo := int64(0); lo < size; lo += step {
+			tr.add(lo, image[lo:min(size, lo+step)], false)
+		}
+		n := tr.nodes.n
+		for level := range tr.spec.levels(n) {
+			want := n >> (tr.spec.arityBits * level) // those that are complete
+			if seen.count[level] != want {
+				t.Errorf("%s: %d nodes of level %d were told of, want %d", name, seen.count[level], level, want)
+			}
 		}
 	}
 }
