@@ -263,17 +263,13 @@ func (t *tree) dissolve(first int64) {
 	}
 	t.nodes.release(p.cvs)
 	*p = tile{} // those that are being hashed are for the lists
-	t.count()
 }
 
 // largestKnown returns how many cells from i on are one node of which all is known, so
-// many levels above them; or, if nothing merges, how many are known.
+// many levels above them.
 func (t *tree) largestKnown(p *tile, i int64) (n int64, levels int) {
 	ts, arity := &t.nodes.tiles, t.spec.arityBits
 	end := p.known.next(i, ts.cells, false)
-	if arity == 0 {
-		return end - i, 0
-	}
 	n = 1
 	for i&(n<<arity-1) == 0 && i+n<<arity <= end && ts.level+levels < t.nodes.maxLevel {
 		n, levels = n<<arity, levels+1

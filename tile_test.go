@@ -71,6 +71,13 @@ func TestSmallReadsAreInTiles(t *testing.T) {
 		if !tr.complete() {
 			t.Errorf("%s: all is known, and the tree is not complete", name)
 		}
+		bytes := 0
+		for p, ok := tr.nodes.runs.from(0); ok; p, ok = tr.nodes.runs.next(p) {
+			bytes += cap(tr.nodes.runs.val(p).cvs)
+		}
+		if tr.nodes.bytes != bytes {
+			t.Errorf("%s: chaining values are said to take %d bytes, and take %d", name, tr.nodes.bytes, bytes)
+		}
 		wantSum(t, tr, image)
 	}
 }
@@ -262,6 +269,7 @@ func TestPartsOfLeavesInTiles(t *testing.T) {
 func TestRoomInTiles(t *testing.T) {
 	const size, at = 64 * mib, 32 * mib
 	tr, image := tiledTree(t, "blake3", size)
+	tr.stage(0, image[:cellSize])
 	for i := range int64(20) {
 		tr.stage(at+i*2*cellSize, image[at+i*2*cellSize:][:cellSize])
 	}
@@ -278,11 +286,17 @@ func TestRoomInTiles(t *testing.T) {
 		t.Fatal("a cell beside another one finds no room in its tile")
 	}
 	tr.hash(c, image[at+cellSize:at+2*cellSize])
-	first := take(0)
-	if first == nil || first.tile != nil {
+	tr.limit = tr.listed()
+	first := take(cellSize)
+	if first == nil {
+		t.Fatal("the first leaves that are unknown find no room")
+	}
+	tr.hash(first, image[cellSize:2*cellSize])
+	tr.add(cellSize, image[cellSize:tr.nodes.tiles.span()*tr.spec.leafSize], true)
+	if first = take(mib / 4); first == nil || first.tile != nil {
 		t.Fatal("the first leaves that are unknown find no room, or have a tile")
 	}
-	tr.hash(first, image[:cellSize])
+	tr.hash(first, image[mib/4:mib/4+cellSize])
 	tr.limit = 64 * mib
 	wantSum(t, tr, image)
 }
