@@ -46,7 +46,11 @@ func (t *tree) newClaim(lo, hi int64) (c *claim) {
 
 // drop ends a claim. Leaves that it has not hashed are unknown again.
 func (t *tree) drop(c *claim) {
-	t.lose(c.lo, c.hi)
+	if c.lo < c.hi && t.nodes.tiles.isIn(c) {
+		t.loseCell(c)
+	} else {
+		t.lose(c.lo, c.hi)
+	}
 	t.lose(c.carryLo, c.carryHi)
 	t.pending -= c.hi - c.lo
 	i := slices.Index(t.claims, c)

@@ -48,7 +48,6 @@ func (t *tree) addZero(lo, hi int64, needed bool) {
 	}
 	t.addZeroData(lo, first*leaf, needed)
 	t.addHole(first, end, needed)
-	t.merge()
 	t.addZeroData(end*leaf, hi, needed)
 	t.cutHole(first)
 	t.cutHole(first - 1)

@@ -73,8 +73,7 @@ type tree struct {
 	parts   map[int64]*partial // by the index of the leaf
 	outer   *outer             // nil if the spec has none
 
-	unmerged    []unmerged // nodes of tiles
-	hasUnmerged atomic.Bool
+	children, merged []byte // scratch of putMerged
 
 	hasHoles atomic.Bool  // nodes.holes is not empty
 	ready    atomic.Int64 // bytes that are known, in whole leaves
@@ -101,6 +100,10 @@ func newTree(spec *treeSpec, size int64, memory *budget, limit int64) *tree {
 	}
 	if spec.outer != nil {
 		t.outer = newOuter(spec)
+	}
+	if t.nodes.tiles.cells > 0 {
+		t.children = make([]byte, spec.cvSize<<spec.arityBits)
+		t.merged = make([]byte, spec.cvSize)
 	}
 	if size == 0 {
 		t.hash(t.take(0, 1, true), nil)
@@ -155,7 +158,6 @@ func (t *tree) add(offset int64, p []byte, needed bool) {
 	if tail > 0 {
 		t.addPart(end*leaf, p[int64(len(p))-tail:], needed)
 	}
-	t.merge()
 	if t.hasHoles.Load() {
 		t.cutHole(first - 1)
 		t.cutHole(end)
@@ -260,13 +262,9 @@ func (t *tree) bytesOf(leaves int64) int64 {
 // forget makes the bytes [lo, hi) unknown, and with them the rest of the
 // nodes that they are in.
 func (t *tree) forget(lo, hi int64) {
-	if lo < hi {
-		t.forgetLeaves(lo, hi)
-		t.merge()
+	if lo >= hi {
+		return
 	}
-}
-
-func (t *tree) forgetLeaves(lo, hi int64) {
 	leaf := t.spec.leafSize
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -275,7 +273,7 @@ func (t *tree) forgetLeaves(lo, hi int64) {
 		end = t.nodes.endOfHole(first, end)
 	}
 	t.stages.void(first, end)
-	t.dissolveTaken(first, end)
+	t.forgetCells(first, end)
 	for _, c := range t.claims {
 		if c.lo < end && first < c.hi || c.carryLo < end && first < c.carryHi {
 			c.void = true

@@ -203,7 +203,6 @@ func (t *tree) hashStage(s *stage) {
 		}
 		t.storeStage(s, level, cvs)
 	}
-	t.merge()
 	if t.hasHoles.Load() {
 		for _, p := range s.slots {
 			t.cutHole(p.lo - 1)
@@ -221,29 +220,47 @@ func (t *tree) claimStage(s *stage) (level int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.stages.leave(s)
-	level = min(t.scratchLevel(), t.nodes.tiles.level)
-	for _, p := range s.slots {
-		for (p.lo|p.hi)&(t.spec.span(level)-1) != 0 {
-			level--
-		}
-	}
+	level = s.level(t.spec, min(t.scratchLevel(), t.nodes.tiles.level))
 	span := t.spec.span(level)
 	for _, p := range s.slots {
-		for lo := p.lo; lo < p.hi && !p.void; lo += span {
-			t.claimNode(s, lo, lo+span, p.at+(lo-p.lo)*t.spec.leafSize)
+		step, areNodes := span, p.isOf(span)
+		if !areNodes {
+			step = p.hi - p.lo
+		}
+		for lo := p.lo; lo < p.hi && !p.void; lo += step {
+			t.claimLeaves(s, lo, lo+step, p.at+(lo-p.lo)*t.spec.leafSize, areNodes)
 		}
 	}
 	return level
 }
 
-func (t *tree) claimNode(s *stage, lo, hi, from int64) {
+// isOf tells whether a slot is whole nodes of so many leaves.
+func (p *slot) isOf(span int64) bool { return (p.lo|p.hi)&(span-1) == 0 }
+
+// level returns the level of the nodes that are hashed together: at most most, and lower
+// only if no slot has such nodes. Others are hashed one by one then.
+func (s *stage) level(spec *treeSpec, most int) int {
+	level := most
+	for i := range s.slots {
+		if s.slots[i].isOf(spec.span(most)) {
+			return most
+		}
+		for !s.slots[i].isOf(spec.span(level)) {
+			level--
+		}
+	}
+	return level
+}
+
+// claimLeaves claims those of a slot, as a node or not.
+func (t *tree) claimLeaves(s *stage, lo, hi, from int64, isNode bool) {
 	for at := lo; at < hi; {
 		c := t.takeLocked(at, hi, false)
 		if c == nil {
 			return
 		}
 		st := staged{c, from + (c.lo-lo)*t.spec.leafSize}
-		if c.lo == lo && c.hi == hi {
+		if isNode && c.lo == lo && c.hi == hi {
 			s.nodes = append(s.nodes, st)
 		} else {
 			s.odd = append(s.odd, st)

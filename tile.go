@@ -2,7 +2,10 @@
 
 package main
 
-import "math/bits"
+import (
+	"math/bits"
+	"slices"
+)
 
 // Notes on tiles
 //
@@ -12,10 +15,10 @@ import "math/bits"
 // which nothing is known makes two bitmaps for all of it. The tile's cells are nodes
 // of about cellSize, and the values of those that are known are packed in one buffer.
 //
-// What is in a tile is in no list of the tree. All that concerns other leaves of it,
-// such as a large request or a hole, or takes a cell away, dissolves it: its cells
-// become ranges and runs, and claims of them go on as any others. So does the last
-// cell: only then are they merged.
+// What is in a tile is in no list of the tree. A large request or a hole dissolves
+// it: its cells become ranges and runs, and claims of them go on as any others. So
+// does the last cell. Only then are cells merged. That is done under the lock: it
+// takes a few microseconds for a tile, and a claim for each node would take longer.
 
 const (
 	// cellSize is what small requests have, most of them: a page of memory.
@@ -36,6 +39,7 @@ type cellSet [maxCells / 64]uint64
 
 func (c *cellSet) has(i int64) bool { return c[i/64]>>(i%64)&1 != 0 }
 func (c *cellSet) add(i int64)      { c[i/64] |= 1 << (i % 64) }
+func (c *cellSet) remove(i int64)   { c[i/64] &^= 1 << (i % 64) }
 
 // below counts the cells before i.
 func (c *cellSet) below(i int64) int {
@@ -102,7 +106,7 @@ func (ts *tiles) cell(leaf int64) int64 { return leaf & (ts.span() - 1) >> ts.sh
 
 // within returns the first tile that has leaves of [lo, hi).
 func (ts *tiles) within(lo, hi int64) (place, *tile) {
-	if ts.list.count == 0 {
+	if ts.list.count == 0 || lo >= hi {
 		return place{}, nil
 	}
 	if at, p := ts.at(lo); p != nil {
@@ -163,10 +167,11 @@ func (ts *tiles) knows(leaf int64) bool {
 	return p != nil && p.known.has(ts.cell(leaf))
 }
 
-// memory returns about how many bytes the tiles take, but for chaining values.
+// memory returns about how many bytes the tiles take, but for chaining values. A cell
+// counts for what it would take in the lists of the tree.
 func (ts *tiles) memory() int64 {
-	const perTile = 64
-	return ts.list.memory() + perTile*int64(ts.list.count)
+	const perTile, perCell = 64, 48
+	return ts.list.memory() + perTile*int64(ts.list.count) + perCell*(ts.total>>ts.shift)
 }
 
 // tileFor returns the tile of which leaves that are unknown are one cell, or nil if they
@@ -215,10 +220,49 @@ func (t *tree) storeCell(c *claim, cv []byte) {
 	first := c.lo &^ (ts.span() - 1)
 	t.pending -= c.hi - c.lo
 	c.lo = c.hi
-	t.drop(c)
 	if p.known.count() == ts.cells {
 		t.dissolve(first)
 	}
+	t.drop(c)
+}
+
+// loseCell makes the cell of a claim unknown.
+func (t *tree) loseCell(c *claim) {
+	ts := &t.nodes.tiles
+	c.tile.taken.remove(ts.cell(c.lo))
+	ts.total -= 1 << ts.shift
+	if at, p := ts.at(c.lo); p.taken.count() == 0 {
+		t.removeTile(at, p)
+	}
+}
+
+// forgetCells makes the cells that have leaves of [lo, hi) unknown. Claims of them are
+// void: they keep their cells until they end.
+func (t *tree) forgetCells(lo, hi int64) {
+	ts := &t.nodes.tiles
+	for at, p := ts.within(lo, hi); p != nil; at, p = ts.within(lo, hi) {
+		first := ts.list.key(at)
+		i, end := ts.cell(max(lo, first)), ts.cell(min(hi, first+ts.span())-1)+1
+		for i = p.known.next(i, end, true); i < end; i = p.known.next(i, end, true) {
+			from := p.known.below(i) * t.spec.cvSize
+			p.cvs = slices.Delete(p.cvs, from, from+t.spec.cvSize)
+			p.known.remove(i)
+			p.taken.remove(i)
+			ts.total -= 1 << ts.shift
+		}
+		if p.taken.count() == 0 {
+			t.removeTile(at, p)
+		} else {
+			t.nodes.shrink(&p.run)
+		}
+		lo = first + ts.span()
+	}
+}
+
+func (t *tree) removeTile(at place, p *tile) {
+	t.nodes.tiles.list.remove(at)
+	t.nodes.release(p.cvs)
+	*p = tile{}
 }
 
 // isIn tells whether the cell of a claim is in its tile still.
@@ -232,37 +276,31 @@ func (t *tree) dissolveIn(lo, hi int64) {
 	}
 }
 
-// dissolveTaken dissolves those of which a cell that is taken has leaves of [lo, hi).
-func (t *tree) dissolveTaken(lo, hi int64) {
-	ts := &t.nodes.tiles
-	for at := ts.nextTaken(lo, hi); at < hi; at = ts.nextTaken(at, hi) {
-		t.dissolve(at &^ (ts.span() - 1))
-	}
-}
-
 // dissolve moves what is in a tile to the lists of the tree.
 func (t *tree) dissolve(first int64) {
-	ts, s := &t.nodes.tiles, t.spec
+	ts := &t.nodes.tiles
 	at, p := ts.at(first)
+	kept := *p
 	ts.list.remove(at)
-	ts.total -= p.taken.count() << ts.shift
-	cvs := p.cvs
-	for i := p.taken.next(0, ts.cells, true); i < ts.cells; {
+	*p = tile{} // claims of its cells are for the lists
+	cvs := kept.cvs
+	for i := kept.taken.next(0, ts.cells, true); i < ts.cells; {
 		n, levels := int64(1), 0
-		if p.known.has(i) {
-			n, levels = t.largestKnown(p, i)
+		isKnown := kept.known.has(i)
+		if isKnown {
+			n, levels = t.largestKnown(&kept, i)
 		}
 		lo, hi := first+i<<ts.shift, first+(i+n)<<ts.shift
+		ts.total -= hi - lo
 		t.taken.add(lo, hi)
-		if p.known.has(i) {
-			part := cvs[:int(n)*s.cvSize]
-			cvs = cvs[len(part):]
-			t.putCells(lo, hi, levels, part)
+		if isKnown {
+			below := cvs[:int(n)*t.spec.cvSize]
+			cvs = cvs[len(below):]
+			t.putMerged(levels, lo, below)
 		}
-		i = p.taken.next(i+n, ts.cells, true)
+		i = kept.taken.next(i+n, ts.cells, true)
 	}
-	t.nodes.release(p.cvs)
-	*p = tile{} // those that are being hashed are for the lists
+	t.nodes.release(kept.cvs)
 }
 
 // largestKnown returns how many cells from i on are one node of which all is known, so
@@ -277,56 +315,21 @@ func (t *tree) largestKnown(p *tile, i int64) (n int64, levels int) {
 	return n, levels
 }
 
-// An unmerged node is known, but only its descendants have values.
-type unmerged struct {
-	*claim
-	levels int // between them
-	below  run
-}
-
-// putCells makes nodes of cells. What has to be hashed for that is left for merge.
-func (t *tree) putCells(lo, hi int64, levels int, cvs []byte) {
-	if levels == 0 {
-		t.nodes.put(t.nodes.tiles.level, lo, cvs)
-		return
+// putMerged puts the node that is so many levels above cells, and those that are
+// complete with it.
+func (t *tree) putMerged(levels int, first int64, cvs []byte) {
+	level := t.nodes.tiles.level + levels
+	for range levels {
+		cvs = t.spec.reduce(cvs, t.merged)
 	}
-	u := unmerged{claim: t.newClaim(hi, hi), levels: levels}
-	u.carryLo, u.carryHi = lo, hi
-	t.nodes.extend(&u.below, cvs)
-	t.unmerged = append(t.unmerged, u)
-	t.hasUnmerged.Store(true)
-}
-
-// merge hashes the nodes of dissolved tiles. Who may have dissolved one calls
-// it without the lock.
-func (t *tree) merge() {
-	for t.hasUnmerged.Load() {
-		u, ok := t.takeUnmerged()
+	t.nodes.put(level, first, cvs)
+	for {
+		parent, ok := t.nodes.takeGroup(t.children, level, first)
 		if !ok {
 			return
 		}
-		cvs := u.below.cvs
-		for range u.levels {
-			cvs = t.spec.reduce(cvs, u.merged)
-		}
-		t.commit(u.claim, t.nodes.tiles.level+u.levels, u.carryLo, cvs)
-		t.releaseRun(u.below)
+		t.spec.parent(t.merged, t.children)
+		level, first = level+1, parent
+		t.nodes.put(level, first, t.merged)
 	}
-}
-
-func (t *tree) takeUnmerged() (u unmerged, ok bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	n := len(t.unmerged)
-	if n > 0 {
-		u, t.unmerged = t.unmerged[n-1], t.unmerged[:n-1]
-	}
-	t.hasUnmerged.Store(len(t.unmerged) > 0)
-	return u, n > 0
-}
-
-func (t *tree) releaseRun(r run) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.nodes.release(r.cvs)
 }

@@ -62,7 +62,7 @@ func TestSmallReadsAreInTiles(t *testing.T) {
 			tr.stage(at, image[at:at+cellSize])
 		}
 		tr.flush()
-		if ts.list.count > 0 || ts.total > 0 || tr.hasUnmerged.Load() {
+		if ts.list.count > 0 || ts.total > 0 {
 			t.Errorf("%s: all is known, and %d tiles are left", name, ts.list.count)
 		}
 		if tr.spec.outer == nil && tr.nodes.runs.count > tr.spec.levels(tr.nodes.n) {
@@ -157,41 +157,15 @@ func TestTileDissolvesWhileACellIsHashed(t *testing.T) {
 			} else {
 				tr.add(from-from%(256<<10), image[from-from%(256<<10):][:256<<10], true)
 			}
-			if tr.nodes.tiles.isIn(c) {
-				t.Errorf("%s: the tile is still there", name)
+			if tr.nodes.tiles.isIn(c) != write {
+				t.Errorf("%s: the cell is in a tile: %v", name, !write)
 			}
 			tr.hash(c, image[from:to])
-			tr.merge()
 			if a, b := tr.unknown(from, to); (a < b) != write {
 				t.Errorf("%s: bytes %d to %d are unknown, of a cell from %d to %d, write: %v", name, a, b, from, to, write)
 			}
 			wantSum(t, tr, image)
 		}
-	}
-}
-
-// A cell that is forgotten while its tile is merged stays unknown.
-func TestWriteBeforeATileIsMerged(t *testing.T) {
-	const size = 4 * mib
-	for _, name := range []string{"blake3", "merkle/sha256/1k", "fsverity/sha256/4k"} {
-		tr, image := tiledTree(t, name, size)
-		tile := tr.nodes.tiles.span() * tr.spec.leafSize
-		for at := tile; at < 2*tile-cellSize; at += cellSize {
-			tr.stage(at, image[at:at+cellSize])
-		}
-		tr.flush()
-		tr.mu.Lock()
-		tr.dissolve(tile / tr.spec.leafSize)
-		tr.mu.Unlock()
-		if name != "fsverity/sha256/4k" && !tr.hasUnmerged.Load() {
-			t.Fatalf("%s: a tile that lacks one cell has nothing to merge", name)
-		}
-		tr.forget(tile+100, tile+200)
-		if lo, hi := tr.unknown(tile, tile+cellSize); lo > tile || hi < tile+200 {
-			t.Errorf("%s: after a write, bytes %d to %d are unknown", name, lo, hi)
-		}
-		image[tile+150]++
-		wantSum(t, tr, image)
 	}
 }
 
@@ -301,7 +275,7 @@ func TestRoomInTiles(t *testing.T) {
 	wantSum(t, tr, image)
 }
 
-// What tiles are said to take is what they take.
+// What tiles are said to take is what they take, or would in the lists.
 func TestMemoryOfTiles(t *testing.T) {
 	const size = 16 << 30
 	for _, perTile := range []int64{1, 9} {
@@ -319,7 +293,7 @@ func TestMemoryOfTiles(t *testing.T) {
 		}
 		tr.flush()
 		tr.dropSpare()
-		if took, said := heap()-before, tr.listed(); said < took*7/8 || said > took*3/2 {
+		if took, said := heap()-before, tr.listed(); said < took*7/8 || said > took*5/2 {
 			t.Errorf("%d cells in each of %d tiles are said to take %d bytes, and take %d", perTile, tr.nodes.tiles.list.count, said, took)
 		}
 	}
