@@ -141,6 +141,9 @@ func (part *partial) isBusy() bool { return part.done != part.have.total }
 
 // dropParts gives up what there is of the leaves [lo, hi).
 func (t *tree) dropParts(lo, hi int64) {
+	if len(t.parts) == 0 {
+		return // as nearly always
+	}
 	if hi-lo > int64(len(t.parts)) {
 		for index := range t.parts {
 			if lo <= index && index < hi {
