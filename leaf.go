@@ -17,44 +17,11 @@ import (
 // The first and last bytes of a request that are a part of a leaf only are
 // copied to a buffer, until the leaf is whole.
 //
-// Those of small requests are hashed together with others (stage.go).
+// Those of small requests are hashed together with others (stage.go), and are in tiles
+// until these are whole (tile.go).
 //
 // A thread's claim tells which leaves it has taken. forget marks a claim that
 // it overlaps as void, and the thread drops what it has hashed.
-
-// A budget bounds the bytes that are buffered for one image, with those that are
-// kept to be used again.
-type budget struct {
-	limit int64
-	used  atomic.Int64
-
-	spare   atomic.Int64  // of those used, bytes that reclaim can give back
-	reclaim func(n int64) // nil if there is never a spare
-
-	spareParts atomic.Int64 // of those used, bytes of trees' spare parts
-}
-
-// take reserves n bytes, if there is room, or can be made.
-func (b *budget) take(n int64) bool {
-	if b.tryTake(n) {
-		return true
-	}
-	if b.spare.Load() == 0 {
-		return false
-	}
-	b.reclaim(n)
-	return b.tryTake(n)
-}
-
-func (b *budget) tryTake(n int64) bool {
-	if b.used.Add(n) > b.limit {
-		b.used.Add(-n)
-		return false
-	}
-	return true
-}
-
-func (b *budget) give(n int64) { b.used.Add(-n) }
 
 // tree computes one tree digest of an image.
 type tree struct {

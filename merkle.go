@@ -17,7 +17,8 @@ import (
 // BLAKE3's is in blake3.go.
 //
 // Only maximal complete nodes are kept: as soon as all children of a node
-// are known, it takes their place (nodes.go). So an image that is read in
+// are known, it takes their place (nodes.go), or, if they came with small requests,
+// a little later (tile.go). So an image that is read in
 // order needs O(arity * log n) chaining values at any time, and one that is
 // read in another order as many as it has fragments. The node of the whole
 // tree never forms: its last step (BLAKE3's ROOT flag, a descriptor) is not

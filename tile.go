@@ -217,21 +217,21 @@ func (t *tree) storeCell(c *claim, cv []byte) {
 	copy(p.cvs[at+len(cv):], p.cvs[at:])
 	copy(p.cvs[at:], cv)
 	p.known.add(i)
-	first := c.lo &^ (ts.span() - 1)
+	if p.known.count() == ts.cells {
+		t.dissolve(ts.at(c.lo))
+	}
 	t.pending -= c.hi - c.lo
 	c.lo = c.hi
-	if p.known.count() == ts.cells {
-		t.dissolve(first)
-	}
 	t.drop(c)
 }
 
 // loseCell makes the cell of a claim unknown.
 func (t *tree) loseCell(c *claim) {
 	ts := &t.nodes.tiles
-	c.tile.taken.remove(ts.cell(c.lo))
+	at, p := ts.at(c.lo)
+	p.taken.remove(ts.cell(c.lo))
 	ts.total -= 1 << ts.shift
-	if at, p := ts.at(c.lo); p.taken.count() == 0 {
+	if p.taken.count() == 0 {
 		t.removeTile(at, p)
 	}
 }
@@ -259,6 +259,7 @@ func (t *tree) forgetCells(lo, hi int64) {
 	}
 }
 
+// removeTile removes a tile. Claims of its cells, if there are any, are for the lists.
 func (t *tree) removeTile(at place, p *tile) {
 	t.nodes.tiles.list.remove(at)
 	t.nodes.release(p.cvs)
@@ -272,23 +273,19 @@ func (ts *tiles) isIn(c *claim) bool { return c.tile != nil && c.tile.taken.has(
 func (t *tree) dissolveIn(lo, hi int64) {
 	ts := &t.nodes.tiles
 	for at, p := ts.within(lo, hi); p != nil; at, p = ts.within(lo, hi) {
-		t.dissolve(ts.list.key(at))
+		t.dissolve(at, p)
 	}
 }
 
 // dissolve moves what is in a tile to the lists of the tree.
-func (t *tree) dissolve(first int64) {
+func (t *tree) dissolve(at place, p *tile) {
 	ts := &t.nodes.tiles
-	at, p := ts.at(first)
-	kept := *p
-	ts.list.remove(at)
-	*p = tile{} // claims of its cells are for the lists
-	cvs := kept.cvs
-	for i := kept.taken.next(0, ts.cells, true); i < ts.cells; {
+	first, cvs := ts.list.key(at), p.cvs
+	for i := p.taken.next(0, ts.cells, true); i < ts.cells; {
 		n, levels := int64(1), 0
-		isKnown := kept.known.has(i)
+		isKnown := p.known.has(i)
 		if isKnown {
-			n, levels = t.largestKnown(&kept, i)
+			n, levels = t.largestKnown(p, i)
 		}
 		lo, hi := first+i<<ts.shift, first+(i+n)<<ts.shift
 		ts.total -= hi - lo
@@ -298,9 +295,9 @@ func (t *tree) dissolve(first int64) {
 			cvs = cvs[len(below):]
 			t.putMerged(levels, lo, below)
 		}
-		i = kept.taken.next(i+n, ts.cells, true)
+		i = p.taken.next(i+n, ts.cells, true)
 	}
-	t.nodes.release(kept.cvs)
+	t.removeTile(at, p)
 }
 
 // largestKnown returns how many cells from i on are one node of which all is known, so

@@ -154,42 +154,37 @@ func needFilter(t *testing.T, name string) {
 	}
 }
 
-// nbdkit's cacheextents filter, which nbdkit 1.48 has no more, takes what it knows of one export for that of another.
+// nbdkit's cacheextents filter, which nbdkit 1.48 has no more, takes what it knows of one
+// export for that of another.
 func TestExtentsOfAnotherExport(t *testing.T) {
-	needFilter(t, "cacheextents")
 	dir := t.TempDir()
-	image := filepath.Join(dir, "data")
-	if err := os.Rename(randomImage(t, 20*mib), image); err != nil {
-		t.Fatal(err)
-	}
 	sparseImage(t, filepath.Join(dir, "hole"))
-	s := serve(t, "-r", "--filter="+filter, "--filter=cacheextents", "file", "dir="+dir, "digest=blake3", "signature=any")
-	run(t, "", "nbdinfo", "--map", s.uriOf("hole"))
-	c := dial(t, s, "data")
-	if _, err := c.Read(0, 3*mib); err != nil {
-		t.Fatal(err)
-	}
-	wantState(t, ask(t, s, ".digest-final/data"), "data complete blake3:"+sumOf(t, "blake3", image))
-	c.Close()
-	s.stop()
+	readBehindExtents(t, dir, "hole", "data")
 }
 
 // It does so with what it knows of a file that has been replaced, too.
 func TestExtentsOfAnEarlierImage(t *testing.T) {
-	needFilter(t, "cacheextents")
 	dir := t.TempDir()
-	image := filepath.Join(dir, "disk")
-	sparseImage(t, image)
+	sparseImage(t, filepath.Join(dir, "disk"))
+	readBehindExtents(t, dir, "disk", "disk")
+}
+
+// readBehindExtents has the extents of an export told, and wants the digest of another
+// file in its place, or beside it.
+func readBehindExtents(t *testing.T, dir, told, export string) {
+	t.Helper()
+	needFilter(t, "cacheextents")
 	s := serve(t, "-r", "--filter="+filter, "--filter=cacheextents", "file", "dir="+dir, "digest=blake3", "signature=any")
-	run(t, "", "nbdinfo", "--map", s.uriOf("disk"))
+	run(t, "", "nbdinfo", "--map", s.uriOf(told))
+	image := filepath.Join(dir, export)
 	if err := os.Rename(randomImage(t, 24*mib), image); err != nil {
 		t.Fatal(err)
 	}
-	c := dial(t, s, "disk")
+	c := dial(t, s, export)
 	if _, err := c.Read(0, 3*mib); err != nil {
 		t.Fatal(err)
 	}
-	wantState(t, ask(t, s, ".digest-final/disk"), "disk complete blake3:"+sumOf(t, "blake3", image))
+	wantState(t, ask(t, s, ".digest-final/"+export), export+" complete blake3:"+sumOf(t, "blake3", image))
 	c.Close()
 	s.stop()
 }
