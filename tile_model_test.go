@@ -188,3 +188,36 @@ func TestWriteTakesItsCells(t *testing.T) {
 		wantSum(t, tr, image)
 	}
 }
+
+// A request that is no cells is hashed beside those that are, which stay in tiles.
+func TestStageOfCellsAndOthers(t *testing.T) {
+	const cells = 9
+	tr, image := tiledTree(t, "blake3", 4*mib)
+	tr.stage(2*mib+1024, image[2*mib+1024:2*mib+2048])
+	for i := range int64(cells) {
+		at := mib + 2*i*cellSize
+		tr.stage(at, image[at:at+cellSize])
+	}
+	tr.flush()
+	if total := tr.nodes.tiles.total * tr.spec.leafSize; total != cells*cellSize {
+		t.Errorf("%d bytes are in tiles, want %d", total, cells*cellSize)
+	}
+	checkTiles(t, tr, "blake3")
+	wantSum(t, tr, image)
+}
+
+// What is left of a tile moves to a smaller buffer.
+func TestTileShrinks(t *testing.T) {
+	tr, image := tiledTree(t, "blake3", 4*mib)
+	for i := range int64(33) {
+		at := mib + i*cellSize
+		tr.stage(at, image[at:at+cellSize])
+	}
+	tr.flush()
+	before := tr.nodes.bytes
+	if tr.forget(mib, mib+30*cellSize); tr.nodes.bytes > before/8 {
+		t.Errorf("3 cells of 33 are left, and take %d of %d bytes", tr.nodes.bytes, before)
+	}
+	checkTiles(t, tr, "blake3")
+	wantSum(t, tr, image)
+}
