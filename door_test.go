@@ -7,6 +7,8 @@ import (
 	"io"
 	"strings"
 	"testing"
+
+	"nbdkit-digest-filter/nbdkit"
 )
 
 // What is read at the door of a client that may write does not count at the image's end.
@@ -73,6 +75,34 @@ func TestLookDuringAWrite(t *testing.T) {
 	expectDigests(t, im, c.layer)
 }
 
+// What was read at the door for one connection answers no other one.
+func TestStartOfOneConnection(t *testing.T) {
+	im, c := newTestImage(t, 2*mib, "digest", "blake3")
+	a, b := new(conn), new(conn)
+	for _, step := range []struct {
+		owner           *conn
+		looks, isA, isB bool
+	}{
+		{a, true, true, false},
+		{b, true, false, true},
+		{nil, true, true, true},
+		{nil, false, true, true},
+		{a, true, true, false},
+	} {
+		served := c.layer.served.Load()
+		if err := im.admit(c.layer, step.owner, true); err != nil {
+			t.Fatal(err)
+		}
+		buf := make([]byte, 4096)
+		looks := c.layer.served.Load() > served
+		if isA, isB := im.fromStart(a, buf, 0) > 0, im.fromStart(b, buf, 0) > 0; looks != step.looks || isA != step.isA || isB != step.isB {
+			t.Errorf("owner is a, b: %v, %v: the start is read: %v; it answers a, b: %v, %v",
+				step.owner == a, step.owner == b, looks, isA, isB)
+		}
+	}
+	im.end()
+}
+
 // What is refused leaves no request behind that others would wait for.
 func TestImageThatIsMendedAfterItWasRefused(t *testing.T) {
 	im, c := newTestImage(t, 2*mib, "digest", "blake3")
@@ -102,4 +132,23 @@ func TestStartThatChangesBetweenClients(t *testing.T) {
 		t.Errorf("a client is let in to another image, and the state is %s", im.snapshot().State)
 	}
 	im.end()
+}
+
+// An empty image is judged at the door, as nobody has anything to ask it for.
+func TestEmptyImageIsJudgedAtTheDoor(t *testing.T) {
+	defer func(log func(string, ...any)) { logError = log }(logError)
+	logError = func(string, ...any) {}
+	for sum, state := range map[string]state{emptySHA256: complete, strings.Repeat("00", 32): mismatch} {
+		im, c := newTestImage(t, 0, "digest-expect", "sha256:"+sum)
+		conn := &conn{image: im, cursor: c.cursor}
+		for range 2 {
+			if err := conn.inspect(im, nbdkit.Next{}); (err == nil) != (state == complete) {
+				t.Errorf("an image that is to be a %s: %v", state, err)
+			}
+		}
+		if r := im.snapshot(); r.State != state || !im.touched.Load() {
+			t.Errorf("the state is %s, and there is a result: %v; want %s", r.State, im.touched.Load(), state)
+		}
+		im.end()
+	}
 }

@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -174,4 +175,43 @@ func TestLastWordStays(t *testing.T) {
 	if err != nil || !bytes.Equal(after, before) {
 		t.Errorf("after the last word\n%sthe file is\n%s(%v)", before, after, err)
 	}
+}
+
+// nbdkit may still be closing the connection of a client that has written when it ends:
+// nothing comes of that any more.
+func TestWriterThatIsStillConnectedAtTheEnd(t *testing.T) {
+	im, c := newTestImage(t, 64<<10, "digest", "blake3,sha256")
+	c.write(c.layer.bytes, 0, true)
+	im.drain(never)
+	if state := im.snapshot().State; state != changing {
+		t.Fatalf("with a writer the state is %s: this test shows nothing", state)
+	}
+	im.clientsGone()
+	im.drain(never)
+	if state := im.snapshot().State; state != complete {
+		t.Errorf("at the end the state is %s", state)
+	}
+	im.disconnect(c.cursor)
+	expectDigests(t, im, c.layer)
+}
+
+// A client that might have written has only asked for extents, and all of a small image
+// was read at its door: at the end, that is judged.
+func TestMismatchThatNobodyHasWrittenOver(t *testing.T) {
+	defer func(log func(string, ...any)) { logError = log }(logError)
+	logError = func(string, ...any) {}
+	im, c := newTestImage(t, 64<<10, "digest-expect", "blake3:"+strings.Repeat("00", 32), "signature", "any")
+	im.deferVerdict()
+	im.endRead(c.layer, nil, im.beginLook(0, im.size), 0, c.layer.bytes)
+	im.endExtents(im.beginExtents(0, im.size), 0, im.size, func(func(int64, int64) bool) {})
+	im.drain(never)
+	if im.refused.Load() {
+		t.Fatal("the image is judged before anybody has read: this test shows nothing")
+	}
+	im.clientsGone()
+	im.drain(never)
+	if state := im.snapshot().State; state != mismatch || !im.refused.Load() {
+		t.Errorf("at the end the state is %s, and refused is %v", state, im.refused.Load())
+	}
+	im.end()
 }

@@ -167,6 +167,28 @@ func TestRestOfASmallImage(t *testing.T) {
 	}
 }
 
+// A client reads what it has written, to go on with it: that is no copy, of which the
+// rest would be read for the verdict.
+func TestReadsBeforeAWriteAreNoCopy(t *testing.T) {
+	im, c := newTestImage(t, 4*mib, "digest-unread", "late", "digest-expect", "blake3:"+strings.Repeat("00", 32))
+	for i, step := range []struct {
+		do   func()
+		copy bool
+	}{
+		{func() { c.read(0, im.size/4) }, false},
+		{func() { c.read(im.size/4, im.size*3/4) }, true},
+		{func() { c.write(c.layer.bytes[:4096], 0, true) }, false},
+		{func() { c.read(0, im.size/4) }, false},
+		{func() { c.read(im.size/4, im.size/2) }, true},
+	} {
+		step.do()
+		if copy := im.littleLimit() == im.restLimit(); copy != step.copy {
+			t.Errorf("step %d: a copy: %v", i, copy)
+		}
+	}
+	im.end()
+}
+
 // The last read of a copy may be one of the start, which the filter keeps: it is
 // like any other then.
 func TestRestWithAReadOfTheStart(t *testing.T) {
