@@ -7,6 +7,7 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"time"
 
 	"nbdkit-digest-filter/nbdkit"
 )
@@ -148,6 +149,45 @@ func TestEmptyImageIsJudgedAtTheDoor(t *testing.T) {
 		}
 		if r := im.snapshot(); r.State != state || !im.touched.Load() {
 			t.Errorf("the state is %s, and there is a result: %v; want %s", r.State, im.touched.Load(), state)
+		}
+		im.end()
+	}
+}
+
+// Who may be about to replace a wrong image is let in, and may flush, until somebody
+// reads it: be it found wrong before, or while the client waits at the door.
+func TestClientThatMayReplaceAWrongImage(t *testing.T) {
+	defer func(log func(string, ...any)) { logError = log }(logError)
+	logError = func(string, ...any) {}
+	for _, waits := range []bool{false, true} {
+		im, c := newTestImage(t, 2*mib, "digest-expect", "blake3:"+strings.Repeat("00", 32))
+		im.setWritable()
+		c.write(c.layer.bytes[mib:], mib, true)
+		first := im.trees[0].take(0, mib/im.trees[0].spec.leafSize, true) // a thread is hashing
+		im.disconnect(c.cursor)
+		hash := func() {
+			im.trees[0].hash(first, c.layer.bytes[:mib])
+			im.settle()
+		}
+		if !waits {
+			hash()
+		}
+		conn := &conn{image: im, cursor: im.connect()}
+		var entered, flushed error
+		wait := background(t, func() {
+			entered = conn.inspect(im, nbdkit.Next{})
+			flushed = conn.Flushed(nbdkit.Next{})
+		})
+		if waits {
+			time.Sleep(20 * time.Millisecond)
+			hash()
+		}
+		wait()
+		if entered != nil || flushed != nil || im.snapshot().State != mismatch {
+			t.Errorf("waits %v: %v at the door, %v at a flush, and the state is %s", waits, entered, flushed, im.snapshot().State)
+		}
+		if im.admit(c.layer, nil, true) == nil && conn.inspect(im, nbdkit.Next{}) == nil {
+			t.Errorf("waits %v: a reader is let in to a wrong image", waits)
 		}
 		im.end()
 	}
