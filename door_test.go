@@ -192,3 +192,44 @@ func TestClientThatMayReplaceAWrongImage(t *testing.T) {
 		im.end()
 	}
 }
+
+// A client that may write makes the verdict wait only if nobody has read or written
+// before: what others have written is kept, and who has read is told.
+func TestWhoMakesTheVerdictWait(t *testing.T) {
+	for name, before := range map[string]func(c *client){
+		"nobody": func(c *client) {},
+		"reader": func(c *client) { c.read(0, mib) },
+		"writer": func(c *client) { c.write(c.layer.bytes[:mib], 0, true) },
+	} {
+		im, c := newTestImage(t, 4*mib, "digest-expect", "blake3:"+strings.Repeat("00", 32), "digest-unread", "late")
+		before(c)
+		known := im.progress()
+		if err := im.admit(c.layer, nil, false); err != nil {
+			t.Fatal(err)
+		}
+		if im.deferred.Load() != (name == "nobody") {
+			t.Errorf("%s was there, and the verdict waits: %v", name, im.deferred.Load())
+		}
+		other := &client{im: im, layer: c.layer, cursor: im.connect()}
+		other.write(c.layer.bytes[2*mib:3*mib], 2*mib, true)
+		if now := im.progress(); name == "writer" && now != known+mib {
+			t.Errorf("%d bytes of the first writer are known, and %d of both", known, now)
+		}
+		im.end()
+	}
+}
+
+// What a client has written is not looked at on behalf of another one that may write.
+func TestLookAtWhatAnotherOneHasWritten(t *testing.T) {
+	for _, readonly := range []bool{false, true} {
+		im, c := newTestImage(t, 4*mib, "digest", "blake3")
+		c.write(c.layer.bytes[2*mib:3*mib], 2*mib, true)
+		if err := im.admit(c.layer, nil, readonly); err != nil {
+			t.Fatal(err)
+		}
+		if read := im.filterRead.Load(); (read > 0) != readonly || im.start.Load() != nil {
+			t.Errorf("readonly %v: %d bytes count, and the start is kept: %v", readonly, read, im.start.Load() != nil)
+		}
+		im.end()
+	}
+}
