@@ -138,7 +138,7 @@ func (im *image) look(next layer, owner *conn, readonly bool) error {
 		}
 	}
 	im.answered(ticket) // nobody needs to wait for it
-	s, err := identify(prefix, im.size, &lookingLayer{im, next, readonly})
+	s, err := identify(prefix, im.size, peek{im, next})
 	if err == nil {
 		err = im.check(s, readonly)
 	}
@@ -282,25 +282,16 @@ func (im *image) beginLook(lo, hi int64) uint64 {
 	return im.list(op{lo: lo, hi: hi, below: true, tainted: im.isWritten(lo, hi)})
 }
 
-// lookingLayer reads what tells the kind of an image, far from its start. It
-// counts for the digests, too, if the client cannot be about to write there: a linear
-// digest that has got so far would begin anew.
-type lookingLayer struct {
-	im       *image
-	next     layer
-	readonly bool
+// A peek reads what tells the kind of an image, far from its start. It counts for no
+// digest: clients are not answered from memory there, so what they get is what they
+// read later.
+type peek struct {
+	im   *image
+	next layer
 }
 
-func (l *lookingLayer) ReadAt(p []byte, offset int64) (int, error) {
-	if !l.readonly {
-		return l.next.ReadAt(p, offset)
-	}
-	ticket := l.im.beginLook(offset, offset+int64(len(p)))
-	n, err := l.next.ReadAt(p, offset)
-	if err != nil {
-		l.im.unlist(ticket)
-		return n, err
-	}
-	l.im.endRead(l.next, nil, ticket, offset, p)
-	return n, nil
+func (p peek) ReadAt(b []byte, offset int64) (int, error) {
+	n, err := p.next.ReadAt(b, offset)
+	p.im.filterRead.Add(int64(n))
+	return n, err
 }
