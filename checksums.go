@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // Notes on checksum files
@@ -32,7 +33,8 @@ import (
 //
 // Of a file that PGP has signed in clear text only the signed text counts.
 // The signature is not verified, but a user who has done so with gpg must not
-// get a digest from outside of it.
+// get a digest from outside of it. A message that is not in clear text may have a
+// good signature, too, and gpg does not mind what is beside it.
 
 // A checksum is a line with a digest, which is not checked yet.
 type checksum struct {
@@ -51,7 +53,7 @@ var (
 
 // parseChecksums returns the digests of a file, at least one.
 func parseChecksums(text string) ([]checksum, error) {
-	if strings.ContainsRune(text, 0) {
+	if strings.ContainsRune(text, 0) || text != "" && text[0] >= utf8.RuneSelf && !utf8.ValidString(text) {
 		return nil, errors.New("the file is binary or UTF-16: give the digests as text in UTF-8")
 	}
 	lines, err := signedLines(strings.Split(strings.TrimPrefix(text, "\ufeff"), "\n"))
@@ -132,9 +134,15 @@ func signedLines(lines []string) ([]string, error) {
 			return strings.TrimRight(line, " \t\r") == "-----BEGIN PGP "+kind+"-----"
 		}
 	}
-	begin := slices.IndexFunc(lines, isArmor("SIGNED MESSAGE"))
+	begin := slices.IndexFunc(lines, func(line string) bool {
+		return strings.HasPrefix(strings.TrimSpace(line), "-----BEGIN PGP ")
+	})
 	if begin == -1 {
 		return lines, nil
+	}
+	if !isArmor("SIGNED MESSAGE")(lines[begin]) {
+		return nil, fmt.Errorf("line %d, %s, begins what PGP has not signed in clear text: give the text that gpg --decrypt prints",
+			begin+1, excerpt(strings.TrimSpace(lines[begin])))
 	}
 	signed := make([]string, len(lines))
 	header := true // until an empty line

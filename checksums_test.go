@@ -44,7 +44,8 @@ SHA256 (BOOTX64.EFI) = ` + otherSHA256 + `
 SHA256 (install77.img) = ` + emptySHA256 + `
 `
 
-	gentooSums = `-----BEGIN PGP SIGNED MESSAGE-----
+	messageOfPGP = "-----BEGIN PGP MESSAGE-----\n\nowGbwMvMwME=\n=abcd\n-----END PGP MESSAGE-----\n"
+	gentooSums   = `-----BEGIN PGP SIGNED MESSAGE-----
 Hash: SHA512
 
 # BLAKE2B HASH
@@ -141,8 +142,14 @@ func TestBadChecksumFileSaysWhatIsWrong(t *testing.T) {
 		{"binary", "SHA256SUMS.gpg", "\x89\x02\x33\x04\x00\x01", "", "disk.img", "the file is binary or UTF-16"},
 		{"UTF-16", "sum", "\xff\xfeS\x00H\x00A\x00", "", "disk.img", "in UTF-8"},
 		{"file of the name stdin", "sum", emptySHA256 + "  stdin\n", "", "disk.img", `no digest of "disk.img", only of "stdin"`},
-		{"binary without zeros", "sum", "\x89\x02\x33\x04\xff\xfe", "", "disk.img", `"\x89\x023\x04\xff\xfe", is not a checksum`},
+		{"binary without zeros", "sum", "\x89\x02\x33\x04\xff\xfe", "", "disk.img", "the file is binary"},
 		{"detached signature", "SHA256SUMS.asc", "-----BEGIN PGP SIGNATURE-----\n\niQIz\n-----END PGP SIGNATURE-----\n", "", "d", `line 1, "-----BEGIN PGP SIGNATURE-----"`},
+		{"message of PGP", "CHECKSUM", messageOfPGP, "", "disk.img", `line 1, "-----BEGIN PGP MESSAGE-----", begins what PGP has not signed in clear text`},
+		{"message of PGP behind a checksum", "CHECKSUM", otherSHA256 + "  disk.img\n" + messageOfPGP, "", "disk.img", "line 2, "},
+		{"message of PGP before one", "CHECKSUM", messageOfPGP + otherSHA256 + "  disk.img\n", "", "disk.img", "line 1, "},
+		{"message of PGP with blanks", "CHECKSUM", otherSHA256 + "  disk.img\n " + strings.ReplaceAll(messageOfPGP, "\n", " \r\n"), "", "disk.img", "line 2, "},
+		{"message of PGP before a text that looks signed", "CHECKSUM", messageOfPGP + fedoraSums, "", "Fedora-Cloud-Base-Generic-42-1.1.x86_64.qcow2", "line 1, "},
+		{"binary message of PGP", "CHECKSUM", "\xa3\x01\x01\n" + otherSHA256 + "  disk.img\n", "", "disk.img", "the file is binary"},
 		{"cut off", "CHECKSUM", fedoraSums[:len(fedoraSums)-200], "", "Fedora-Cloud-Base-Generic-42-1.1.x86_64.qcow2", "line 1 begins a signed text that has no end"},
 
 		{"missing entry", "SHA256SUMS", ubuntuSums, "", "disk.img", `no digest of "disk.img", only of "ubuntu-24.04.3-desktop-amd64.iso", "ubuntu-24.04.3-live-server-amd64.iso": say with digest-name`},
