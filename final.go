@@ -106,10 +106,15 @@ func (f *filter) complete(export string, open opener, shutdown func() bool) erro
 	}
 	defer f.release(im)
 	defer im.restUnlessVisited()
-	im.touch()
 	if !tls && !im.isSameWithoutTLS(context.Next) {
+		im.touch()
 		return errWithoutTLS
 	}
+	if err := im.examine(context); err != nil {
+		nbdkit.Error("%v", err)
+		return err
+	}
+	im.touch()
 	err = im.complete(context, f.readers(), shutdown)
 	if err != nil {
 		nbdkit.Error("%v cannot be completed: %v", im, err)

@@ -41,6 +41,43 @@ func TestFinalOfTheDefaultExport(t *testing.T) {
 	}
 }
 
+// An image that no client is let in to has no digest that could be taken for a good one's,
+// whoever asks first. When there is another one in its place, that has.
+func TestFinalOfARefusedImage(t *testing.T) {
+	dir := t.TempDir()
+	image, page, sidecar := randomImage(t, 3*mib), filepath.Join(dir, "disk.img"), filepath.Join(dir, "sum")
+	for _, clients := range []int{0, 1} {
+		write(t, page, errorPage+strings.Repeat(" ", 3*mib-len(errorPage)))
+		s := serve(t, "-r", "--filter="+filter, "file", page, "digest-file="+sidecar)
+		for range clients {
+			if o := execute(t, "", "nbdcopy", s.uri(), "null:"); o.status == 0 {
+				t.Error("an error page was copied")
+			}
+		}
+		for range 2 {
+			d := ask(t, s, ".digest-final/")
+			if wantState(t, d, " incomplete blake3:"); !strings.Contains(d.Images[0].Error, "html") {
+				t.Errorf("the answer does not say why there is no digest: %+v", d.Images[0])
+			}
+		}
+		run(t, "", "cp", image, page)
+		wantState(t, ask(t, s, ".digest-final/"), " complete blake3:"+sumOf(t, "blake3", image))
+		s.stop()
+		wantDigests(t, sidecar, page, "blake3")
+	}
+}
+
+// Nor is one left behind, if only a query has come.
+func TestQueryOfARefusedImageLeavesNoResult(t *testing.T) {
+	dir := t.TempDir()
+	page, sidecar := filepath.Join(dir, "disk.img"), filepath.Join(dir, "sum")
+	write(t, page, errorPage)
+	s := serve(t, "-r", "--filter="+filter, "file", page, "digest-file="+sidecar)
+	wantState(t, ask(t, s, ".digest-final/"), " incomplete blake3:")
+	s.stop()
+	wantComments(t, sidecar, 1)
+}
+
 func TestFinalWithoutReading(t *testing.T) {
 	image := randomImage(t, 4*mib)
 	log := filepath.Join(t.TempDir(), "log")
