@@ -11,13 +11,14 @@ import "bytes"
 // until both its ends are known, and are then cut into the largest nodes that
 // fit, of which the spec knows the chaining values. What would cost more is
 // left for the end, when nobody waits.
+//
+// When somebody writes, all holes are, as long as there is memory for what is not
+// merged. If the zeros beside a write made a node with it, the next write there would
+// make unknown what the first one has brought.
 
 const (
 	// copyCost is how many bytes may be hashed for a hole during a copy.
 	copyCost = 64 << 20
-	// overwriteCost is the same where each overwrite may cut the nodes of a hole
-	// anew, as long as there is memory for what is not merged.
-	overwriteCost = 1 << 20
 	// lastCost is the same when all else is known, and a client may wait
 	// for the digest.
 	lastCost = 64 << 30
@@ -99,19 +100,12 @@ func (t *tree) cutHole(leaf int64) {
 	}
 }
 
-// takeHole claims the hole that a leaf is in.
+// takeHole claims the hole that a leaf is in, unless it is left for the end.
 func (t *tree) takeHole(leaf int64) *claim {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	lo, hi, closed := t.nodes.closedHole(leaf)
-	if !closed {
-		return nil
-	}
-	cost := int64(copyCost)
-	if t.isWritable() && !t.isCrowded() {
-		cost = overwriteCost
-	}
-	if t.holeCost(lo, hi, cost) > cost {
+	if !closed || t.overwritten && !t.isCrowded() || t.holeCost(lo, hi, copyCost) > copyCost {
 		return nil
 	}
 	return t.claimHole(lo, hi)

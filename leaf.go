@@ -40,6 +40,8 @@ type tree struct {
 	parts   map[int64]*partial // by the index of the leaf
 	outer   *outer             // nil if the spec has none
 
+	overwritten bool // somebody has written
+
 	children, merged []byte // scratch of putMerged
 
 	hasHoles atomic.Bool  // nodes.holes is not empty
@@ -235,6 +237,7 @@ func (t *tree) forget(lo, hi int64) {
 	leaf := t.spec.leafSize
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.overwritten = true
 	first, end := lo/leaf, min(t.nodes.n, (hi-1)/leaf+1)
 	if t.isCrowded() {
 		end = t.nodes.endOfHole(first, end)
