@@ -29,7 +29,8 @@ const (
 	endReaders  = 4
 	endReadSize = ownRead
 	// endZeroSize bounds a hole that is taken at once by a digest that hashes
-	// all of it, so that a signal is heeded within a second or so.
+	// all of it, or each of its leaves, so that a signal is heeded within a second
+	// or so.
 	endZeroSize = 1 << 30
 	// endBlindSize is what is taken for data when its extent cannot be told. The layer
 	// below logs each time that it fails, so it is not asked too often.
@@ -210,7 +211,7 @@ func (e *endPass) cut(p *piece) {
 	}
 	if p.zero {
 		p.hi = min(p.hi, e.dataEnd)
-		if e.im.linear != nil {
+		if e.im.hashesHoles() {
 			p.hi = min(p.hi, p.lo+min(endZeroSize, e.im.size-p.lo))
 		}
 		e.dataEnd = 0
@@ -282,6 +283,11 @@ func (im *image) zero(lo, hi int64, needed bool) {
 		lo = b
 	}
 	im.settle()
+}
+
+// hashesHoles tells whether some digest takes time for a hole in proportion to its size.
+func (im *image) hashesHoles() bool {
+	return im.linear != nil || slices.ContainsFunc(im.trees, func(t *tree) bool { return t.outer != nil })
 }
 
 // cutHoles does what was too much to be done while a client waits.

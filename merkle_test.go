@@ -261,11 +261,41 @@ func BenchmarkBlake3Tree(b *testing.B) {
 	}
 }
 
+// A leaf is overwritten while a thread hashes its parent, whose children are out of the
+// list of nodes.
+func TestOverwriteWhileTheParentIsHashed(t *testing.T) {
+	for _, name := range []string{"blake3", "merkle/sha256/4k"} {
+		spec := treeOf(t, name)
+		leaf := spec.leafSize
+		image := randomBytes(rand.New(rand.NewPCG(1, 94)), 8*leaf)
+		tr := newTree(spec, 8*leaf, roomy(), 64*mib)
+		tr.add(0, image[:leaf], false)
+		c, cv := tr.take(1, 2, false), make([]byte, spec.cvSize)
+		if spec.subtree != nil {
+			spec.subtree(cv, image[leaf:2*leaf], 1)
+		} else {
+			spec.leaf(cv, image[leaf:2*leaf])
+		}
+		if merge, _ := tr.store(c, 0, 1, 2, cv); !merge {
+			t.Fatal("the parent is not hashed: this test shows nothing")
+		}
+		tr.forget(0, 1)
+		image[0]++
+		spec.parent(c.merged, c.children)
+		tr.store(c, 1, c.carryLo, 2, c.merged)
+		completed(tr, image)
+		if got, want := fmt.Sprintf("%x", tr.sum()), sumOf(spec, image); got != want {
+			t.Errorf("%s: %s, want %s", name, got, want)
+		}
+	}
+}
+
 // Leaves are overwritten while their values go into an outer hash.
 func TestOverwriteOfWhatIsBeingFolded(t *testing.T) {
 	spec := treeOf(t, "blkhash/sha256/4k")
 	image := randomBytes(rand.New(rand.NewPCG(1, 93)), mib)
-	for _, folded := range []bool{false, true} {
+	for i := range 4 {
+		folded, early := i&1 != 0, i&2 != 0 // the hash has not got the values yet
 		tr := newTree(spec, mib, roomy(), 64*mib)
 		if folded {
 			tr.add(0, image[:mib/2], true)
@@ -276,9 +306,14 @@ func TestOverwriteOfWhatIsBeingFolded(t *testing.T) {
 		if !tr.takeFold() {
 			t.Fatal("there is nothing to fold")
 		}
-		tr.outer.hash.Write(tr.outer.buf)
 		at := int64(3 * 4096)
-		tr.forget(at, at+10)
+		if early {
+			tr.forget(at, at+10)
+		}
+		tr.outer.hash.Write(tr.outer.buf)
+		if !early {
+			tr.forget(at, at+10)
+		}
 		image[at]++
 		tr.endFold()
 		completed(tr, image)

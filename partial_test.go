@@ -196,3 +196,21 @@ func TestWriteBesideOneThatIsBeingCopied(t *testing.T) {
 		t.Errorf("%d bytes are known", tr.known())
 	}
 }
+
+// Parts that were needed when there was no memory are not kept for the next ones.
+func TestPartsBeyondTheLimitAreNotKept(t *testing.T) {
+	const leaf, parts, room = 4096, 16, 8
+	tr := newTree(treeOf(t, "merkle/sha256/4k"), mib, roomy(), 64*mib)
+	tr.memory.limit = room * tr.partCost()
+	data := make([]byte, leaf)
+	data[0] = 1
+	for i := range int64(parts) {
+		tr.add(i*leaf, data[:100], true)
+	}
+	for i := range int64(parts) {
+		tr.add(i*leaf+100, data[100:], true)
+		if used := tr.memory.used.Load() / tr.partCost(); used > max(room, parts-1-i) {
+			t.Errorf("%d parts are whole, and memory for %d is taken", i+1, used)
+		}
+	}
+}

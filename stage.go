@@ -184,8 +184,16 @@ func (st *stages) void(lo, hi int64) {
 	}
 }
 
-// hashStage makes the leaves of a stage known.
+// hashStage makes the leaves of a stage known. To fold them may take long, and nobody
+// who waits for what is on a stage needs that.
 func (t *tree) hashStage(s *stage) {
+	t.hashStaged(s)
+	if t.outer != nil {
+		t.fold()
+	}
+}
+
+func (t *tree) hashStaged(s *stage) {
 	defer t.stages.recycle(s)
 	level := t.claimStage(s)
 	leaf, size := t.spec.leafSize, t.spec.cvSize
@@ -208,9 +216,6 @@ func (t *tree) hashStage(s *stage) {
 			t.cutHole(p.lo - 1)
 			t.cutHole(p.hi)
 		}
-	}
-	if t.outer != nil {
-		t.fold()
 	}
 }
 

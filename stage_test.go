@@ -140,9 +140,14 @@ func TestStagesAreDropped(t *testing.T) {
 	if used := tr.memory.used.Load(); used != stageSize {
 		t.Errorf("a stage takes %d bytes, want %d", used, stageSize)
 	}
-	tr.dropSpare()
-	if used, known := tr.memory.used.Load(), tr.known(); used != 0 || known != 8192 {
-		t.Errorf("%d bytes are still taken, %d are known, want 0 and 8192", used, known)
+	for i := range int64(2 * maxStages) {
+		tr.dropSpare()
+		if used, known := tr.memory.used.Load(), tr.known(); used != 0 || known != (i+1)*8192 {
+			t.Errorf("%d bytes are still taken, %d are known, want 0 and %d", used, known, (i+1)*8192)
+		}
+		if !tr.stage((i+1)*8192, make([]byte, 8192)) {
+			t.Fatalf("no stage is made after %d were dropped", i+1)
+		}
 	}
 }
 

@@ -298,3 +298,16 @@ func TestMemoryOfTiles(t *testing.T) {
 		}
 	}
 }
+
+// A tile is made only where nothing is known: of the last leaf of this one something is.
+func TestNoTileWhereTheLastLeafIsKnown(t *testing.T) {
+	tr, image := tiledTree(t, "fsverity/sha256/4k", 4*mib)
+	end := tr.nodes.tiles.span() * tr.spec.leafSize
+	tr.add(end-4096, image[end-4096:end+4096], true)
+	for at := int64(0); at < end-4096; at += cellSize {
+		if !tr.stage(at, image[at:at+cellSize]) {
+			tr.add(at, image[at:at+cellSize], true)
+		}
+	}
+	wantSum(t, tr, image)
+}
