@@ -323,7 +323,7 @@ func (t *tree) isCovered() bool {
 func (t *tree) isHashing() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return len(t.claims) > 0 || t.stages.bytes.Load() > 0 || t.total() < t.nodes.n || t.outer != nil && t.outer.busy
+	return len(t.claims) > 0 || t.stages.bytes.Load() > 0 || t.total() < t.nodes.n || t.outer != nil && !t.outer.isReady(t.nodes.n)
 }
 
 // complete tells whether all bytes are known.
@@ -338,7 +338,7 @@ func (t *tree) complete() bool {
 
 func (t *tree) completeLocked() bool {
 	return t.total() == t.nodes.n && t.pending == 0 && len(t.claims) == 0 &&
-		(t.outer != nil && !t.outer.busy || t.outer == nil && t.nodes.holes.total == 0)
+		(t.outer != nil && t.outer.isReady(t.nodes.n) || t.outer == nil && t.nodes.holes.total == 0)
 }
 
 // dropSpare gives up buffers that are kept for the next request.

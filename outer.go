@@ -7,6 +7,8 @@ import (
 	"hash"
 
 	"github.com/zeebo/blake3"
+
+	"nbdkit-digest-filter/nbdkit"
 )
 
 // Notes on blkhash
@@ -39,14 +41,21 @@ const (
 	foldMin = 64
 	// foldZeros is how many chaining values of zeros are hashed at a time.
 	foldZeros = 2048
+	// foldPiece is how many of a hole are folded before signals are looked at.
+	foldPiece = 1 << 20
 )
 
 func newOuter(spec *treeSpec) *outer { return &outer{spec: spec, hash: spec.outer.new()} }
 
+// isReady tells whether all is folded, but for what is left to the end.
+func (o *outer) isReady(leaves int64) bool {
+	return !o.busy && (o.limit > 0 || leaves-o.folded < foldMin)
+}
+
 // fold hashes the chaining values at the start of the image, if there are
-// enough of them and no other thread does.
+// enough of them and no other thread does. A second signal ends that.
 func (t *tree) fold() {
-	for t.takeFold() {
+	for nbdkit.Signals() < 2 && t.takeFold() {
 		o := t.outer
 		o.hash.Write(o.buf)
 		writeZeros(o.hash, o, o.zeros)
@@ -62,6 +71,13 @@ func writeZeros(h hash.Hash, o *outer, n int64) {
 	}
 }
 
+// foldLast folds what is left, if all is known: whoever waits for the digest counts on it.
+func (t *tree) foldLast() {
+	if t.outer != nil && t.known() == t.size {
+		t.fold()
+	}
+}
+
 // takeFold takes what is to be folded next out of the nodes.
 func (t *tree) takeFold() bool {
 	t.mu.Lock()
@@ -72,7 +88,7 @@ func (t *tree) takeFold() bool {
 	}
 	o.buf, o.zeros = o.buf[:0], 0
 	if p, ok := t.nodes.holes.ends.floor(o.folded); ok && t.nodes.holes.ends.key(p) == o.folded {
-		o.end = *t.nodes.holes.ends.val(p)
+		o.end = min(*t.nodes.holes.ends.val(p), o.folded+foldPiece)
 		o.zeros = o.end - o.folded
 		t.nodes.holes.remove(o.folded, o.end)
 	} else if p, ok := t.nodes.runs.floor(o.folded); ok && t.nodes.runs.key(p) == o.folded {

@@ -22,6 +22,7 @@ func (im *image) settle() {
 	}
 	for _, t := range im.trees {
 		t.flushLast()
+		t.foldLast()
 	}
 	im.cutLast(im.mayChange)
 	for _, k := range im.known {
