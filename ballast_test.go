@@ -13,12 +13,12 @@ import (
 // The ballast takes no memory where other things have been before, either.
 func TestBallastIsUntouched(t *testing.T) {
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
-	runtime.KeepAlive(make([]byte, ballastSize))
+	runtime.KeepAlive(make([]byte, ballastMax))
 	runtime.GC()
 	before := pageFaults(t)
-	settleCollector()
+	settleCollector(ballastMax)
 	n := pageFaults(t) - before
-	if used, limit := n*int64(unix.Getpagesize()), int64(ballastSize/2); used > limit {
+	if used, limit := n*int64(unix.Getpagesize()), int64(ballastMax/2); used > limit {
 		t.Errorf("the ballast took %d bytes of memory", used)
 	}
 	ballast.Reset()

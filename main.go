@@ -101,7 +101,7 @@ func (f *filter) Start(parallel bool) error {
 	// Those of nbdkit count: 16 for each connection. Go's own bound, at which
 	// it ends the process, is no more than 625 clients.
 	debug.SetMaxThreads(math.MaxInt32)
-	settleCollector()
+	settleCollector(f.conf.memory)
 	if C.digest_debug_profile != 0 {
 		if err := f.startProfile(); err != nil {
 			return err
