@@ -98,9 +98,6 @@ func (t *tree) setWritable() {
 	}
 }
 
-// isWritable tells whether leaves may be overwritten.
-func (t *tree) isWritable() bool { return t.nodes.limit != 0 }
-
 // add takes the bytes of the image from offset on. Unless needed is set, they
 // may not be kept if there is no memory left for one more fragment.
 func (t *tree) add(offset int64, p []byte, needed bool) {
