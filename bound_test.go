@@ -203,6 +203,30 @@ func TestWritesOverZerosStayKnown(t *testing.T) {
 	}
 }
 
+// What the filter reads at the end of an image that somebody has written is needed, but
+// takes no more memory than any other.
+func TestHolesOfAWrittenImageAreBounded(t *testing.T) {
+	const size, limit, step = 4 << 30, mib, 32 << 10
+	for _, name := range []string{"blake3", "merkle/sha256/1k", "fsverity", "dmverity/sha256/4k", "blkhash/sha256/4k"} {
+		tr := newTree(treeOf(t, name), size, roomy(), limit)
+		tr.setWritable()
+		tr.forget(0, 4096)
+		data := bytes.Repeat([]byte{1}, step/2)
+		most := int64(0)
+		for at := int64(0); at < size; at += step {
+			tr.add(at, data, true)
+			tr.addZero(at+step/2, at+step, true)
+			most = max(most, tr.listed())
+		}
+		if most > limit+limit/8 {
+			t.Errorf("%s: %d KiB were kept, want at most %d", name, most>>10, limit>>10)
+		}
+		if tr.cutHoles(lastCost, never); !tr.complete() {
+			t.Errorf("%s: the image is not complete", name)
+		}
+	}
+}
+
 // What is left of the nodes that small overwrites have cut takes no more memory than
 // it needs.
 func TestOverwrittenNodesAreBounded(t *testing.T) {

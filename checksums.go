@@ -56,10 +56,11 @@ func parseChecksums(text string) ([]checksum, error) {
 	if strings.ContainsRune(text, 0) || text != "" && text[0] >= utf8.RuneSelf && !utf8.ValidString(text) {
 		return nil, errors.New("the file is binary or UTF-16: give the digests as text in UTF-8")
 	}
-	lines, err := signedLines(strings.Split(strings.TrimPrefix(text, "\ufeff"), "\n"))
+	lines, err := signedLines(strings.Split(text, "\n"))
 	if err != nil {
 		return nil, err
 	}
+	lines[0] = strings.TrimPrefix(lines[0], byteOrderMark)
 	var sums []checksum
 	var odd error // the first line that is not understood
 	tag := ""
@@ -126,8 +127,13 @@ func likeDigest(s string) bool {
 // unescapeName undoes escapeName.
 var unescapeName = strings.NewReplacer(`\\`, `\`, `\n`, "\n", `\r`, "\r")
 
+const byteOrderMark = "\ufeff"
+
 // signedLines blanks the lines that a PGP signature does not cover: RFC 9580,
-// section 7. Without one it returns lines as they are.
+// section 7. Without one it returns lines as they are. It is strict, so that it and
+// gpg never take other lines for the signed ones: gpg does not see a line that begins
+// an armor behind a byte order mark, and ends the text at any that begins with five
+// dashes.
 func signedLines(lines []string) ([]string, error) {
 	isArmor := func(kind string) func(string) bool {
 		return func(line string) bool {
@@ -135,7 +141,7 @@ func signedLines(lines []string) ([]string, error) {
 		}
 	}
 	begin := slices.IndexFunc(lines, func(line string) bool {
-		return strings.HasPrefix(strings.TrimSpace(line), "-----BEGIN PGP ")
+		return strings.HasPrefix(strings.TrimSpace(strings.TrimPrefix(line, byteOrderMark)), "-----BEGIN PGP ")
 	})
 	if begin == -1 {
 		return lines, nil
@@ -151,6 +157,8 @@ func signedLines(lines []string) ([]string, error) {
 		switch {
 		case isArmor("SIGNATURE")(line):
 			return signed, nil
+		case strings.HasPrefix(line, "-") && !strings.HasPrefix(line, "- "):
+			return nil, fmt.Errorf("line %d, %s, begins with a dash, as no line of a signed text does", i+1, excerpt(line))
 		case header:
 			header = strings.TrimSpace(line) != ""
 		default:

@@ -87,7 +87,6 @@ func TestChecksumFilesOfPublishers(t *testing.T) {
 		{"openssl -r, of standard input", "sum", emptySHA256 + " *stdin\n", "", "disk.img", "sha256:" + emptySHA256},
 		{"indented", "sum", "  SHA256 (disk.img) = " + emptySHA256 + "\n", "", "disk.img", "sha256:" + emptySHA256},
 		{"byte order mark", "sum", "\ufeff" + emptySHA256 + "  disk.img\n", "", "disk.img", "sha256:" + emptySHA256},
-		{"byte order mark, signed", "sum", "\ufeff" + fedoraSums, "", "Fedora-Cloud-Base-Generic-42-1.1.x86_64.qcow2", "sha256:" + emptySHA256},
 		{"preface", "sum", "Checksums for today\n\n" + ubuntuSums, "", "ubuntu-24.04.3-live-server-amd64.iso", "sha256:" + emptySHA256},
 		{"preface, any name", "sum", "Checksum of today\n\n" + emptySHA256 + "  disk.img\n", "", "", "sha256:" + emptySHA256},
 		{"escaped name", "sum", `\` + emptySHA256 + `  a\\b\nc` + "\n", "", "a\\b\nc", "sha256:" + emptySHA256},
@@ -149,6 +148,8 @@ func TestBadChecksumFileSaysWhatIsWrong(t *testing.T) {
 		{"message of PGP before one", "CHECKSUM", messageOfPGP + otherSHA256 + "  disk.img\n", "", "disk.img", "line 1, "},
 		{"message of PGP with blanks", "CHECKSUM", otherSHA256 + "  disk.img\n " + strings.ReplaceAll(messageOfPGP, "\n", " \r\n"), "", "disk.img", "line 2, "},
 		{"message of PGP before a text that looks signed", "CHECKSUM", messageOfPGP + fedoraSums, "", "Fedora-Cloud-Base-Generic-42-1.1.x86_64.qcow2", "line 1, "},
+		{"signed text behind a byte order mark", "CHECKSUM", "\ufeff" + fedoraSums, "", "disk.img", "begins what PGP has not signed in clear text"},
+		{"signed text with another armor in it", "CHECKSUM", strings.Replace(fedoraSums, "-----BEGIN PGP SIGNATURE-----", "-----unexpected armor\n"+otherSHA256+"  disk.img\n-----BEGIN PGP SIGNATURE-----", 1), "", "disk.img", "begins with a dash"},
 		{"binary message of PGP", "CHECKSUM", "\xa3\x01\x01\n" + otherSHA256 + "  disk.img\n", "", "disk.img", "the file is binary"},
 		{"cut off", "CHECKSUM", fedoraSums[:len(fedoraSums)-200], "", "Fedora-Cloud-Base-Generic-42-1.1.x86_64.qcow2", "line 1 begins a signed text that has no end"},
 

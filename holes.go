@@ -12,8 +12,9 @@ import "bytes"
 // fit, of which the spec knows the chaining values. What would cost more is
 // left for the end, when nobody waits.
 //
-// When somebody writes, all holes are. If the zeros beside a write made a node with it,
-// the next write there would make unknown what the first one has brought.
+// When somebody writes, all holes are, as long as there is memory for what is not
+// merged. If the zeros beside a write made a node with it, the next write there would
+// make unknown what the first one has brought.
 
 const (
 	// copyCost is how many bytes may be hashed for a hole during a copy.
@@ -104,7 +105,7 @@ func (t *tree) takeHole(leaf int64) *claim {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	lo, hi, closed := t.nodes.closedHole(leaf)
-	if !closed || t.overwritten || t.holeCost(lo, hi, copyCost) > copyCost {
+	if !closed || t.overwritten && !t.isCrowded() || t.holeCost(lo, hi, copyCost) > copyCost {
 		return nil
 	}
 	return t.claimHole(lo, hi)

@@ -24,7 +24,7 @@ func (im *image) settle() {
 		t.flushLast()
 		t.foldLast()
 	}
-	im.cutLast(im.mayChange)
+	im.cutLast(func() bool { return im.mayChange() || nbdkit.Signals() >= 2 })
 	for _, k := range im.known {
 		if !k.complete() {
 			im.judge()
