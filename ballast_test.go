@@ -22,6 +22,11 @@ func TestBallastIsUntouched(t *testing.T) {
 		t.Errorf("the ballast took %d bytes of memory", used)
 	}
 	ballast.Reset()
+	settleCollector(mib)
+	if size := ballast.Cap(); size < mib || size > 4*mib {
+		t.Errorf("for 1 MiB of digest-memory the ballast has %d bytes", size)
+	}
+	ballast.Reset()
 }
 
 func pageFaults(t *testing.T) int64 {

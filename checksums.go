@@ -135,10 +135,8 @@ const byteOrderMark = "\ufeff"
 // an armor behind a byte order mark, and ends the text at any that begins with five
 // dashes.
 func signedLines(lines []string) ([]string, error) {
-	isArmor := func(kind string) func(string) bool {
-		return func(line string) bool {
-			return strings.TrimRight(line, " \t\r") == "-----BEGIN PGP "+kind+"-----"
-		}
+	isArmor := func(line, kind string) bool {
+		return strings.TrimRight(line, " \t\r") == "-----BEGIN PGP "+kind+"-----"
 	}
 	begin := slices.IndexFunc(lines, func(line string) bool {
 		return strings.HasPrefix(strings.TrimSpace(strings.TrimPrefix(line, byteOrderMark)), "-----BEGIN PGP ")
@@ -146,7 +144,7 @@ func signedLines(lines []string) ([]string, error) {
 	if begin == -1 {
 		return lines, nil
 	}
-	if !isArmor("SIGNED MESSAGE")(lines[begin]) {
+	if !isArmor(lines[begin], "SIGNED MESSAGE") {
 		return nil, fmt.Errorf("line %d, %s, begins what PGP has not signed in clear text: give the text that gpg --decrypt prints",
 			begin+1, excerpt(strings.TrimSpace(lines[begin])))
 	}
@@ -155,7 +153,7 @@ func signedLines(lines []string) ([]string, error) {
 	for i := begin + 1; i < len(lines); i++ {
 		line := lines[i]
 		switch {
-		case isArmor("SIGNATURE")(line):
+		case isArmor(line, "SIGNATURE"):
 			return signed, nil
 		case strings.HasPrefix(line, "-") && !strings.HasPrefix(line, "- "):
 			return nil, fmt.Errorf("line %d, %s, begins with a dash, as no line of a signed text does", i+1, excerpt(line))

@@ -53,9 +53,7 @@ func (t *tree) addZero(lo, hi int64, needed bool) {
 	t.cutHole(first)
 	t.cutHole(first - 1)
 	t.cutHole(end)
-	if t.outer != nil {
-		t.fold()
-	}
+	t.fold()
 }
 
 // addZeroData takes zeros like any other bytes.
@@ -104,8 +102,11 @@ func (t *tree) cutHole(leaf int64) {
 func (t *tree) takeHole(leaf int64) *claim {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.overwritten && !t.isCrowded() {
+		return nil
+	}
 	lo, hi, closed := t.nodes.closedHole(leaf)
-	if !closed || t.overwritten && !t.isCrowded() || t.holeCost(lo, hi, copyCost) > copyCost {
+	if !closed || t.holeCost(lo, hi, copyCost) > copyCost {
 		return nil
 	}
 	return t.claimHole(lo, hi)

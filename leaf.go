@@ -128,9 +128,7 @@ func (t *tree) add(offset int64, p []byte, needed bool) {
 		t.cutHole(first - 1)
 		t.cutHole(end)
 	}
-	if t.outer != nil {
-		t.fold()
-	}
+	t.fold()
 }
 
 // take claims the first unknown leaves within [lo, hi). It returns nil if

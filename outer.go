@@ -53,9 +53,10 @@ func (o *outer) isReady(leaves int64) bool {
 }
 
 // fold hashes the chaining values at the start of the image, if there are
-// enough of them and no other thread does. A second signal ends that.
+// enough of them and no other thread does. A second signal ends that. A tree without
+// an outer hash has nothing to fold.
 func (t *tree) fold() {
-	for nbdkit.Signals() < 2 && t.takeFold() {
+	for t.outer != nil && nbdkit.Signals() < 2 && t.takeFold() {
 		o := t.outer
 		o.hash.Write(o.buf)
 		writeZeros(o.hash, o, o.zeros)
@@ -73,7 +74,7 @@ func writeZeros(h hash.Hash, o *outer, n int64) {
 
 // foldLast folds what is left, if all is known: whoever waits for the digest counts on it.
 func (t *tree) foldLast() {
-	if t.outer != nil && t.known() == t.size {
+	if t.known() == t.size {
 		t.fold()
 	}
 }

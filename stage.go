@@ -188,9 +188,7 @@ func (st *stages) void(lo, hi int64) {
 // who waits for what is on a stage needs that.
 func (t *tree) hashStage(s *stage) {
 	t.hashStaged(s)
-	if t.outer != nil {
-		t.fold()
-	}
+	t.fold()
 }
 
 func (t *tree) hashStaged(s *stage) {
