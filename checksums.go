@@ -60,7 +60,8 @@ func parseChecksums(text string) ([]checksum, error) {
 	if err != nil {
 		return nil, err
 	}
-	lines[0] = strings.TrimPrefix(lines[0], byteOrderMark)
+	// Only now: for gpg, too, no armor begins behind a byte order mark.
+	lines[0] = strings.TrimPrefix(lines[0], "\ufeff")
 	var sums []checksum
 	var odd error // the first line that is not understood
 	tag := ""
@@ -127,19 +128,16 @@ func likeDigest(s string) bool {
 // unescapeName undoes escapeName.
 var unescapeName = strings.NewReplacer(`\\`, `\`, `\n`, "\n", `\r`, "\r")
 
-const byteOrderMark = "\ufeff"
-
 // signedLines blanks the lines that a PGP signature does not cover: RFC 9580,
 // section 7. Without one it returns lines as they are. It is strict, so that it and
-// gpg never take other lines for the signed ones: gpg does not see a line that begins
-// an armor behind a byte order mark, and ends the text at any that begins with five
-// dashes.
+// gpg never take other lines for the signed ones: gpg ends the text at any line that
+// begins with five dashes.
 func signedLines(lines []string) ([]string, error) {
 	isArmor := func(line, kind string) bool {
 		return strings.TrimRight(line, " \t\r") == "-----BEGIN PGP "+kind+"-----"
 	}
 	begin := slices.IndexFunc(lines, func(line string) bool {
-		return strings.HasPrefix(strings.TrimSpace(strings.TrimPrefix(line, byteOrderMark)), "-----BEGIN PGP ")
+		return strings.HasPrefix(strings.TrimSpace(line), "-----BEGIN PGP ")
 	})
 	if begin == -1 {
 		return lines, nil
