@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	batch "k8s.io/api/batch/v1"
 	core "k8s.io/api/core/v1"
 )
 
@@ -25,7 +26,8 @@ import (
 // this test instead.
 type kubelet struct {
 	t    *testing.T
-	spec core.PodSpec
+	job  batch.JobSpec
+	spec core.PodSpec // of its Pod
 	dir  string // in it are the volumes, by name, and the termination logs
 	env  map[string]string
 }
@@ -55,13 +57,37 @@ func kubeletFor(t *testing.T, name, url, digest string) *kubelet {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	k := &kubelet{t, pods[name].spec, dir, map[string]string{"URL": url, "DIGEST": digest}}
+	k := &kubelet{t, pods[name].job, pods[name].spec, dir, map[string]string{"URL": url, "DIGEST": digest}}
+	k.newPod()
+	return k
+}
+
+// newPod makes the volumes anew that belong to a Pod, as for the one that a Job starts
+// when another one has failed.
+func (k *kubelet) newPod() {
+	k.t.Helper()
 	for _, v := range k.spec.Volumes {
-		if err := os.Mkdir(k.volume(v.Name), 0o777); err != nil {
-			t.Fatal(err)
+		if v.EmptyDir != nil {
+			os.RemoveAll(k.volume(v.Name))
+		}
+		if err := os.MkdirAll(k.volume(v.Name), 0o777); err != nil {
+			k.t.Fatal(err)
 		}
 	}
-	return k
+}
+
+// tries tells whether the Job starts another Pod after one that ended so.
+func (k *kubelet) tries(main core.Container, status int) bool {
+	if k.job.PodFailurePolicy != nil {
+		for _, r := range k.job.PodFailurePolicy.Rules {
+			on := r.OnExitCodes
+			if on != nil && on.ContainerName != nil && *on.ContainerName == main.Name && on.Operator == batch.PodFailurePolicyOnExitCodesOpIn &&
+				slices.Contains(on.Values, int32(status)) && r.Action == batch.PodFailurePolicyActionFailJob {
+				return false
+			}
+		}
+	}
+	return status != 0 && k.job.BackoffLimit != nil && *k.job.BackoffLimit > 0
 }
 
 func (k *kubelet) volume(name string) string { return filepath.Join(k.dir, name) }

@@ -17,10 +17,11 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// A pod is what a manifest runs.
+// A pod is what a manifest runs, and what becomes of it if it fails.
 type pod struct {
 	meta meta.ObjectMeta
 	spec core.PodSpec
+	job  batch.JobSpec
 }
 
 // manifests reads sidecar.yaml. A field that the API does not know, or that
@@ -48,14 +49,10 @@ func manifests(t *testing.T) (pods map[string]pod, claims []string) {
 			var c core.PersistentVolumeClaim
 			strict(&c)
 			claims = append(claims, c.Name)
-		case "v1/Pod":
-			var p core.Pod
-			strict(&p)
-			pods[p.Name] = pod{p.ObjectMeta, p.Spec}
 		case "batch/v1/Job":
 			var j batch.Job
 			strict(&j)
-			pods[j.Name] = pod{j.Spec.Template.ObjectMeta, j.Spec.Template.Spec}
+			pods[j.Name] = pod{j.Spec.Template.ObjectMeta, j.Spec.Template.Spec, j.Spec}
 		default:
 			t.Errorf("document %d: %s %s", i, kind.APIVersion, kind.Kind)
 		}

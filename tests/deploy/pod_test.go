@@ -6,12 +6,12 @@ import (
 	"net/http"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
-	"time"
 )
 
-// The Pod and the Job of sidecar.yaml: a wrong copy never passes as good, and
-// the termination message says why.
+// The Jobs of sidecar.yaml: a wrong copy never passes as good, and the termination
+// message says why.
 
 func TestPodImportsTheRightImageOrNone(t *testing.T) {
 	t.Parallel()
@@ -20,6 +20,7 @@ func TestPodImportsTheRightImageOrNone(t *testing.T) {
 		what    string
 		handler http.Handler
 		dies    bool   // halfway, and comes back
+		again   bool   // there is another Pod
 		message string // of the main container
 		log     string // of the sidecar
 	}{
@@ -27,8 +28,8 @@ func TestPodImportsTheRightImageOrNone(t *testing.T) {
 		{what: "a server that dies halfway and comes back", handler: file(right.qcow2), dies: true, message: "sha256:" + right.sum, log: "curl"},
 		{what: "another image", handler: file(other.qcow2),
 			message: "digest mismatch: sha256 expected " + right.sum + " got " + other.sum, log: "expected " + right.sum + " got " + other.sum},
-		{what: "an error page", handler: page(http.StatusOK), message: "it is html (text)", log: "it is html (text)"},
-		{what: "an error", handler: page(http.StatusServiceUnavailable), message: "503", log: "503"},
+		{what: "an error page", handler: page(http.StatusOK), again: true, message: "it is html (text)", log: "it is html (text)"},
+		{what: "an error", handler: page(http.StatusServiceUnavailable), again: true, message: "503", log: "503"},
 	} {
 		t.Run(c.what, func(t *testing.T) {
 			t.Parallel()
@@ -49,14 +50,8 @@ func TestPodImportsTheRightImageOrNone(t *testing.T) {
 			if content, there := k.copied(); there != good || good && content != right.content {
 				t.Errorf("there is a disk: %v, of %d bytes", there, len(content))
 			}
-			// restartPolicy is OnFailure: it is tried again.
-			if !good {
-				if status := k.start(k.spec.Containers[0]).wait(); status == 0 {
-					t.Error("the second attempt does not fail")
-				}
-				if _, there := k.copied(); there {
-					t.Error("there is a disk after the second attempt")
-				}
+			if again := k.tries(main.spec, status); again != c.again {
+				t.Errorf("with exit status %d the Job goes on: %v", status, again)
 			}
 
 			if status := sidecar.stop(); good && status != 0 {
@@ -76,22 +71,29 @@ func TestPodImportsTheRightImageOrNone(t *testing.T) {
 	}
 }
 
-// A server that stays away for longer than nbdkit is patient, and an nbdkit
-// that is killed: the Pod's containers are started again, and then it works.
-func TestPodRecovers(t *testing.T) {
+// A server that stays away for longer than nbdkit is patient, an nbdkit that is killed,
+// and a volume that is full: the next Pod makes the disk.
+func TestJobRecovers(t *testing.T) {
 	t.Parallel()
 	right := makeEdition(t, 1)
+	const small = "trap '' XFSZ; ulimit -f 2048; " // as if the volume were
 	for _, c := range []struct {
 		what    string
-		trouble func(web *publisher, sidecar *running)
+		trouble func(web *publisher, k *kubelet, sidecar *running)
 		repair  func(web *publisher, k *kubelet)
+		message string
 	}{
-		{"server stays away", func(web *publisher, _ *running) { web.dieAfter(6<<20, 0) },
-			func(web *publisher, _ *kubelet) { web.start() }},
-		{"nbdkit is killed", func(_ *publisher, sidecar *running) {
+		{"server stays away", func(web *publisher, _ *kubelet, _ *running) { web.dieAfter(6<<20, 0) },
+			func(web *publisher, _ *kubelet) { web.start() }, "connect"},
+		{"nbdkit is killed", func(_ *publisher, _ *kubelet, sidecar *running) {
 			sidecar.cmd.Process.Kill()
 			sidecar.wait()
-		}, func(_ *publisher, k *kubelet) { k.startSidecar() }},
+		}, func(*publisher, *kubelet) {}, "Connection refused"},
+		{"no room", func(_ *publisher, k *kubelet, _ *running) {
+			k.spec.Containers[0].Args[0] = small + k.spec.Containers[0].Args[0]
+		}, func(_ *publisher, k *kubelet) {
+			k.spec.Containers[0].Args[0] = strings.TrimPrefix(k.spec.Containers[0].Args[0], small)
+		}, "too large"},
 	} {
 		t.Run(c.what, func(t *testing.T) {
 			t.Parallel()
@@ -99,24 +101,26 @@ func TestPodRecovers(t *testing.T) {
 			k := kubeletFor(t, "import-disk", web.url(), "sha256:"+right.sum)
 			script := &k.spec.InitContainers[0].Args[0]
 			*script = strings.Replace(*script, `curl "$URL"`, `curl "$URL" retries=1 retry-delay=1`, 1)
-			c.trouble(web, k.startSidecar())
+			sidecar := k.startSidecar()
+			c.trouble(web, k, sidecar)
 			main := k.start(k.spec.Containers[0])
-			if status := main.wait(); status == 0 {
-				t.Error("the copy does not fail")
+			if status := main.wait(); !k.tries(main.spec, status) {
+				t.Errorf("exit status %d, and the Job ends", status)
 			}
 			t.Logf("message: %s", main.message())
+			if !strings.Contains(main.message(), c.message) {
+				t.Errorf("the message is\n%s\nwithout %q", main.message(), c.message)
+			}
 			if _, there := k.copied(); there {
 				t.Error("there is a disk")
 			}
+			syscall.Kill(-sidecar.cmd.Process.Pid, syscall.SIGKILL) // with its shell's tee
+			sidecar.wait()
 			c.repair(web, k)
-			// The socket of the nbdkit that was killed is there for a moment.
-			for try := 0; try < 5; try++ {
-				main = k.start(k.spec.Containers[0])
-				if main.wait() == 0 {
-					break
-				}
-				time.Sleep(time.Second) // the kubelet waits for longer
-			}
+			k.newPod()
+			k.startSidecar()
+			main = k.start(k.spec.Containers[0])
+			main.wait()
 			if main.message() != "sha256:"+right.sum+"\n" {
 				t.Errorf("the message is\n%s", main.message())
 			}
