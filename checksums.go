@@ -24,6 +24,7 @@ import (
 //	ALG (NAME) = HEX    BSD, sha256sum --tag, this filter; a \ as above
 //	ALG(NAME)= HEX      openssl dgst
 //	HEX                 a digest and nothing else
+//	ALG:HEX             as in digest-expect; a name may follow
 //	# ALG HASH          Gentoo: names the algorithm of the lines below it
 //
 // Other lines are not an error, as they are none for sha256sum --check: there
@@ -47,9 +48,12 @@ type checksum struct {
 var (
 	taggedLine  = regexp.MustCompile(`^([^ ()]+) ?\((.*)\) ?= ?(\S+)$`)
 	plainLine   = regexp.MustCompile(`^([0-9A-Za-z+/]+=*)(?: [ *]|[ \t]+)(.+)$`)
+	namedLine   = regexp.MustCompile(`^([0-9A-Za-z/-]+):([0-9A-Fa-f]{16,})(?:(?: [ *]|[ \t]+)(.+))?$`)
 	bareLine    = regexp.MustCompile(`^[0-9A-Fa-f]{16,}$`)
 	commentLine = regexp.MustCompile(`^# ?(\S+) HASH$`)
 )
+
+const byteOrderMark = "\ufeff"
 
 // parseChecksums returns the digests of a file, at least one.
 func parseChecksums(text string) ([]checksum, error) {
@@ -61,7 +65,7 @@ func parseChecksums(text string) ([]checksum, error) {
 		return nil, err
 	}
 	// Only now: for gpg, too, no armor begins behind a byte order mark.
-	lines[0] = strings.TrimPrefix(lines[0], "\ufeff")
+	lines[0] = strings.TrimPrefix(lines[0], byteOrderMark)
 	var sums []checksum
 	var odd error // the first line that is not understood
 	tag := ""
@@ -75,7 +79,9 @@ func parseChecksums(text string) ([]checksum, error) {
 		}
 		sum, ok := parseChecksum(line)
 		if !ok {
-			if odd == nil {
+			if odd == nil && strings.ContainsRune("{[", rune(line[0])) {
+				odd = errors.New("the file seems to be JSON: give the digest that is in it as ALG:HEX")
+			} else if odd == nil {
 				odd = fmt.Errorf("line %d, %s, is not a checksum: use lines of the form HEX  NAME, ALG (NAME) = HEX or HEX", i+1, excerpt(line))
 			}
 			continue
@@ -105,6 +111,8 @@ func parseChecksum(line string) (sum checksum, ok bool) {
 		sum = checksum{tag: m[1], name: m[2], digest: m[3]}
 	} else if m := plainLine.FindStringSubmatch(line); m != nil && likeDigest(m[1]) {
 		sum = checksum{name: m[2], digest: m[1]}
+	} else if m := namedLine.FindStringSubmatch(line); m != nil {
+		sum = checksum{tag: m[1], digest: m[2], name: m[3]}
 	} else if bareLine.MatchString(line) && !escaped {
 		return checksum{digest: line}, true
 	} else {
@@ -136,13 +144,20 @@ func signedLines(lines []string) ([]string, error) {
 	isArmor := func(line, kind string) bool {
 		return strings.TrimRight(line, " \t\r") == "-----BEGIN PGP "+kind+"-----"
 	}
+	if strings.HasPrefix(lines[0], byteOrderMark+"-----BEGIN PGP ") {
+		return nil, errors.New("the file begins with a byte order mark, so that gpg does not see what is signed: take the mark away")
+	}
 	begin := slices.IndexFunc(lines, func(line string) bool {
 		return strings.HasPrefix(strings.TrimSpace(line), "-----BEGIN PGP ")
 	})
 	if begin == -1 {
 		return lines, nil
 	}
-	if !isArmor(lines[begin], "SIGNED MESSAGE") {
+	switch {
+	case isArmor(lines[begin], "SIGNED MESSAGE"):
+	case isArmor(lines[begin], "SIGNATURE"):
+		return nil, fmt.Errorf("line %d begins a signature that has its text in another file: give that one", begin+1)
+	default:
 		return nil, fmt.Errorf("line %d, %s, begins what PGP has not signed in clear text: give the text that gpg --decrypt prints",
 			begin+1, excerpt(strings.TrimSpace(lines[begin])))
 	}
@@ -168,13 +183,16 @@ func signedLines(lines []string) ([]string, error) {
 // before one that has more or fewer directories in front of it.
 func sumsFor(sums []checksum, name string) ([]checksum, error) {
 	var names []string // of the file
+	seen := make(map[string]bool)
 	var same, alike []checksum
 	for _, sum := range sums {
-		if sum.name != "" && !slices.ContainsFunc(names, func(n string) bool { return path.Clean(n) == path.Clean(sum.name) }) {
+		clean := path.Clean(sum.name)
+		if sum.name != "" && !seen[clean] {
 			names = append(names, sum.name)
+			seen[clean] = true
 		}
 		switch {
-		case sum.name == "" || name == "" || path.Clean(sum.name) == path.Clean(name):
+		case sum.name == "" || name == "" || clean == path.Clean(name):
 			same = append(same, sum)
 		case sameFile(sum.name, name):
 			alike = append(alike, sum)
@@ -187,6 +205,9 @@ func sumsFor(sums []checksum, name string) ([]checksum, error) {
 		return same, nil
 	case len(alike) > 0:
 		return alike, nil
+	}
+	if len(names) == 1 {
+		return nil, fmt.Errorf("the file has no digest of %q, only of %s: leave digest-name out if that is the image", name, some(names))
 	}
 	return nil, fmt.Errorf("the file has no digest of %q, only of %s: say with digest-name which is the image's", name, some(names))
 }
@@ -202,7 +223,7 @@ func some(names []string) string {
 	const most = 3
 	var list []string
 	for _, name := range names[:min(most, len(names))] {
-		list = append(list, excerpt(name))
+		list = append(list, quote(name, 160))
 	}
 	if n := len(names) - most; n > 0 {
 		list = append(list, fmt.Sprintf("%d more", n))
@@ -211,10 +232,12 @@ func some(names []string) string {
 }
 
 // excerpt quotes the beginning of a line, for an error.
-func excerpt(line string) string {
-	const most = 40
-	if len(line) <= most {
-		return strconv.Quote(line)
+func excerpt(line string) string { return quote(line, 40) }
+
+// quote quotes a text, or so many bytes of its beginning.
+func quote(text string, most int) string {
+	if len(text) <= most {
+		return strconv.Quote(text)
 	}
-	return strconv.Quote(strings.ToValidUTF8(line[:most], "")) + "..."
+	return strconv.Quote(strings.ToValidUTF8(text[:most], "")) + "..."
 }

@@ -79,6 +79,8 @@ func TestChecksumFilesOfPublishers(t *testing.T) {
 		{"bare digest", "disk.img.sha1", emptySHA1 + "\n", "", "disk.img", "sha1:" + emptySHA1},
 		{"bare digest without newline", "disk.img.md5", emptyMD5, "", "", "md5:" + emptyMD5},
 		{"bare digest in capitals", "sum", strings.ToUpper(emptySHA256) + " \r\n", "", "", "sha256:" + emptySHA256},
+		{"as in digest-expect", "sum", "sha256:" + emptySHA256 + "\n", "", "disk.img", "sha256:" + emptySHA256},
+		{"as in digest-expect, with a name", "sum", "SHA-512:" + emptySHA512 + " *disk.img\nsha256:" + otherSHA256 + "\tb\n", "", "disk.img", "sha512:" + emptySHA512},
 		{"of standard input", "sum", emptySHA256 + "  -\n", "", "disk.img", "sha256:" + emptySHA256},
 		{"one blank, as md5 -r", "sum", emptyMD5 + " disk.img\n", "", "disk.img", "md5:" + emptyMD5},
 		{"a tab", "sum", emptyMD5 + "\tdisk.img\n", "", "disk.img", "md5:" + emptyMD5},
@@ -136,32 +138,35 @@ func TestBadChecksumFileSaysWhatIsWrong(t *testing.T) {
 		{"comments", "sum", "# SHA256SUMS\n#\n", "", "disk.img", "no checksum in it"},
 		{"error page", "sum", htmlPage, "", "disk.img", `line 1, "<!DOCTYPE html>", is not a checksum`},
 		{"error page after a blank line", "sum", "\n" + htmlPage, "", "", `line 2, "<!DOCTYPE html>"`},
-		{"error in JSON", "sum", `{"error":"not found"}`, "", "", `{\"error\":\"not found\"}`},
+		{"error in JSON", "sum", `{"error":"not found"}`, "", "", "the file seems to be JSON"},
+		{"name with a colon", "sum", "disk.img:" + emptySHA256 + "\n", "", "", "is not a checksum"},
+		{"unknown digest with a colon", "sum", "blake2b:" + emptySHA512 + "\n", "", "", `line 1: unknown digest "blake2b"`},
 		{"long line", "sum", strings.Repeat("é ", 500), "", "", `é "..., is not a checksum`},
 		{"binary", "SHA256SUMS.gpg", "\x89\x02\x33\x04\x00\x01", "", "disk.img", "the file is binary or UTF-16"},
 		{"UTF-16", "sum", "\xff\xfeS\x00H\x00A\x00", "", "disk.img", "in UTF-8"},
 		{"file of the name stdin", "sum", emptySHA256 + "  stdin\n", "", "disk.img", `no digest of "disk.img", only of "stdin"`},
 		{"binary without zeros", "sum", "\x89\x02\x33\x04\xff\xfe", "", "disk.img", "the file is binary"},
-		{"detached signature", "SHA256SUMS.asc", "-----BEGIN PGP SIGNATURE-----\n\niQIz\n-----END PGP SIGNATURE-----\n", "", "d", `line 1, "-----BEGIN PGP SIGNATURE-----"`},
+		{"detached signature", "SHA256SUMS.asc", "-----BEGIN PGP SIGNATURE-----\n\niQIz\n-----END PGP SIGNATURE-----\n", "", "d", "line 1 begins a signature that has its text in another file"},
 		{"message of PGP", "CHECKSUM", messageOfPGP, "", "disk.img", `line 1, "-----BEGIN PGP MESSAGE-----", begins what PGP has not signed in clear text`},
 		{"message of PGP behind a checksum", "CHECKSUM", otherSHA256 + "  disk.img\n" + messageOfPGP, "", "disk.img", "line 2, "},
 		{"message of PGP before one", "CHECKSUM", messageOfPGP + otherSHA256 + "  disk.img\n", "", "disk.img", "line 1, "},
 		{"message of PGP with blanks", "CHECKSUM", otherSHA256 + "  disk.img\n " + strings.ReplaceAll(messageOfPGP, "\n", " \r\n"), "", "disk.img", "line 2, "},
 		{"message of PGP before a text that looks signed", "CHECKSUM", messageOfPGP + fedoraSums, "", "Fedora-Cloud-Base-Generic-42-1.1.x86_64.qcow2", "line 1, "},
-		{"signed text behind a byte order mark", "CHECKSUM", "\ufeff" + fedoraSums, "", "disk.img", "begins what PGP has not signed in clear text"},
+		{"signed text behind a byte order mark", "CHECKSUM", "\ufeff" + fedoraSums, "", "disk.img", "the file begins with a byte order mark"},
 		{"signed text with another armor in it", "CHECKSUM", strings.Replace(fedoraSums, "-----BEGIN PGP SIGNATURE-----", "-----unexpected armor\n"+otherSHA256+"  disk.img\n-----BEGIN PGP SIGNATURE-----", 1), "", "disk.img", "begins with a dash"},
 		{"binary message of PGP", "CHECKSUM", "\xa3\x01\x01\n" + otherSHA256 + "  disk.img\n", "", "disk.img", "the file is binary"},
 		{"cut off", "CHECKSUM", fedoraSums[:len(fedoraSums)-200], "", "Fedora-Cloud-Base-Generic-42-1.1.x86_64.qcow2", "line 1 begins a signed text that has no end"},
 
 		{"missing entry", "SHA256SUMS", ubuntuSums, "", "disk.img", `no digest of "disk.img", only of "ubuntu-24.04.3-desktop-amd64.iso", "ubuntu-24.04.3-live-server-amd64.iso": say with digest-name`},
 		{"missing entry of many", "sum", ubuntuSums + ubuntuSums + freebsdSums + rpmdistSums, "", "x", `, 2 more: say`},
-		{"end of a name is not the name", "sum", emptySHA256 + "  mydisk.img\n", "", "disk.img", `no digest of "disk.img"`},
+		{"end of a name is not the name", "sum", emptySHA256 + "  mydisk.img\n", "", "disk.img", `no digest of "disk.img", only of "mydisk.img": leave digest-name out`},
 		{"other case", "sum", emptySHA256 + "  Disk.img\n", "", "disk.img", `no digest of "disk.img"`},
 		{"no name and many lines", "SHA256SUMS", ubuntuSums, "", "", "say with digest-name which"},
 
 		{"lines that disagree", "sum", emptySHA256 + "  d\n\n" + otherSHA256 + " *d\n", "", "d", "lines 1 and 3 have different sha256 digests"},
 		{"tag and plain that disagree", "sum", "SHA256 (d) = " + emptySHA256 + "\n" + otherSHA256 + "  d\n", "", "", "lines 1 and 2 have different sha256"},
-		{"directories that disagree", "sum", emptySHA256 + "  a/d\n" + otherSHA256 + "  b/d\n", "", "d", "lines 1 and 2 have different sha256"},
+		{"directories that disagree", "sum", emptySHA256 + "  a/d\n" + otherSHA256 + "  b/d\n", "", "d", `say with digest-name which is the image's, "a/d", "b/d"`},
+		{"one path that disagrees", "sum", emptySHA256 + "  a/d\n" + otherSHA256 + "  ./a/d\n", "", "d", "digests for the image"},
 		{"bare digests that disagree", "sum", emptySHA256 + "\n" + otherSHA256 + "\n", "", "d", "lines 1 and 2 have different sha256"},
 		{"bare digest and line that disagree", "sum", emptySHA256 + "\n" + otherSHA256 + "  d\n", "", "d", "lines 1 and 2 have different sha256"},
 
@@ -291,13 +296,15 @@ func randomLine(r *rand.Rand, a algorithm, name, sum string) string {
 		mark = `\`
 	}
 	blank := strings.Repeat("# a comment\n", r.IntN(2)) + strings.Repeat("\n", r.IntN(2)) + strings.Repeat(" ", r.IntN(2))
-	switch r.IntN(4) {
+	switch r.IntN(5) {
 	case 0:
 		return fmt.Sprintf("%s%s%s  %s\n", blank, mark, sum, shown)
 	case 1:
 		return fmt.Sprintf("%s%s%s *%s\n", blank, mark, sum, shown)
 	case 2:
 		return fmt.Sprintf("%s%s%s(%s)= %s\n", blank, mark, strings.ToLower(a.tag()), shown, sum)
+	case 3:
+		return fmt.Sprintf("%s%s%s:%s  %s\n", blank, mark, a.name, sum, shown)
 	}
 	return fmt.Sprintf("%s%s%s (%s) = %s\n", blank, mark, a.tag(), shown, sum)
 }

@@ -3,14 +3,15 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
-	"crypto/subtle"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -24,10 +25,7 @@ type expectation struct {
 	sum       []byte
 }
 
-// matches compares in constant time.
-func (e expectation) matches(sum []byte) bool {
-	return subtle.ConstantTimeCompare(e.sum, sum) == 1
-}
+func (e expectation) matches(sum []byte) bool { return bytes.Equal(e.sum, sum) }
 
 // parseExpectation reads a value of digest-expect: ALG:HEX, @PATH or
 // ALG:@PATH. In a checksum file the lines for name count, or if that is empty,
@@ -46,7 +44,7 @@ func parseExpectation(value, name, directory string) ([]expectation, error) {
 	if strings.HasPrefix(digest, "//") {
 		return nil, errURL
 	}
-	a, err := parseAlgorithm(prefix)
+	a, err := parseTag(prefix)
 	if err != nil {
 		return nil, err
 	}
@@ -196,7 +194,7 @@ func (why otherDigest) Error() string { return string(why) }
 // there are others.
 func expect(sums []checksum, want algorithm, file string) ([]expectation, error) {
 	var list []expectation
-	var from []int // their lines
+	var from []checksum // they are of
 	var unusable error
 	for _, sum := range sums {
 		a, err := sum.algorithm(want, file)
@@ -216,15 +214,23 @@ func expect(sums []checksum, want algorithm, file string) ([]expectation, error)
 		switch {
 		case i == -1:
 			list = append(list, expectation{a, digest})
-			from = append(from, sum.line)
+			from = append(from, sum)
 		case !list[i].matches(digest):
-			return nil, fmt.Errorf("lines %d and %d have different %s digests for the image", from[i], sum.line, a.name)
+			return nil, errDiffer(from[i], sum, a)
 		}
 	}
 	if list == nil {
 		return nil, unusable
 	}
 	return list, nil
+}
+
+func errDiffer(first, second checksum, a algorithm) error {
+	if path.Clean(first.name) != path.Clean(second.name) && first.name != "" && second.name != "" {
+		return fmt.Errorf("lines %d and %d have different %s digests: say with digest-name which is the image's, %s",
+			first.line, second.line, a.name, some([]string{first.name, second.name}))
+	}
+	return fmt.Errorf("lines %d and %d have different %s digests for the image", first.line, second.line, a.name)
 }
 
 // algorithm returns which digest a line has. The file's name tells BLAKE3 and
