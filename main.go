@@ -118,7 +118,7 @@ func (f *filter) Start(parallel bool) error {
 	return f.sidecar.prepare()
 }
 
-func (f *filter) Open(export string, readonly, tls bool) (nbdkit.Conn, error) {
+func (f *filter) Open(export string, tls bool) (nbdkit.Conn, error) {
 	return &conn{filter: f, export: export, tls: tls}, nil
 }
 
@@ -270,7 +270,7 @@ func (f *filter) finishLast(backend nbdkit.Backend, im *image) {
 	f.mu.Unlock()
 	defer f.release(im)
 	im.clientsGone()
-	im.drain(isHurried)
+	im.drain(nbdkit.Hurried)
 	if !f.wantsMore(im) {
 		return
 	}
@@ -295,14 +295,10 @@ func (f *filter) finishLast(backend nbdkit.Backend, im *image) {
 	f.finish(context.Next, im)
 }
 
-// isHurried tells whether a signal came after the one that ends nbdkit. Both may
-// have come before Finish, while an export was completed.
-func isHurried() bool { return nbdkit.Interrupted() || nbdkit.Signals() >= 2 }
-
 // wantsMore tells whether the filter is to read what clients have left of an
 // image.
 func (f *filter) wantsMore(im *image) bool {
-	return f.conf.unread != skip && !im.isProbed() && im.canBeCompleted() && nbdkit.Signals() < 2
+	return f.conf.unread != skip && !im.isProbed() && im.canBeCompleted() && !nbdkit.Hurried()
 }
 
 // finish reads what clients have left of an image.

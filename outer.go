@@ -56,7 +56,7 @@ func (o *outer) isReady(leaves int64) bool {
 // enough of them and no other thread does. A second signal ends that. A tree without
 // an outer hash has nothing to fold.
 func (t *tree) fold() {
-	for t.outer != nil && nbdkit.Signals() < 2 && t.takeFold() {
+	for t.outer != nil && !nbdkit.Hurried() && t.takeFold() {
 		o := t.outer
 		o.hash.Write(o.buf)
 		writeZeros(o.hash, o, o.zeros)

@@ -105,7 +105,7 @@ func (im *image) readRest(next layer, c *cursor) error {
 		r, ok = im.rest(c)
 	}
 	for start := time.Now(); ok; r, ok = im.rest(c) {
-		if nbdkit.Signals() >= 2 {
+		if nbdkit.Hurried() {
 			return im.unread(r.lo, r.hi, errInterrupted)
 		}
 		ticket, listed := im.beginRest(r.lo, r.hi, time.Since(start) >= restWait || nbdkit.Stopping())

@@ -24,7 +24,7 @@ func (im *image) settle() {
 		t.flushLast()
 		t.foldLast()
 	}
-	im.cutLast(func() bool { return im.mayChange() || nbdkit.Signals() >= 2 })
+	im.cutLast(func() bool { return im.mayChange() || nbdkit.Hurried() })
 	for _, k := range im.known {
 		if !k.complete() {
 			im.judge()
@@ -77,7 +77,7 @@ func (im *image) quiet() (began int, ok bool) {
 }
 
 func (im *image) quietLocked() bool {
-	return im.tainted == 0 && im.writes == 0 && im.writers == 0 && im.failure == "" && im.sums == nil && !im.ended && !im.deferred.Load()
+	return im.doubtful == 0 && im.writes == 0 && im.writers == 0 && im.failure == "" && im.sums == nil && !im.ended && !im.deferred.Load()
 }
 
 // takeSums returns the digests, with "" for those that are not complete (any

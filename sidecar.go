@@ -16,6 +16,8 @@ import (
 	"unicode"
 
 	"golang.org/x/sys/unix"
+
+	"nbdkit-digest-filter/nbdkit"
 )
 
 // Notes on how the sidecar is written
@@ -322,7 +324,7 @@ func writeInPlace(path string, content []byte) error {
 	for start := time.Now(); ; time.Sleep(fifoPause) {
 		// O_NONBLOCK, because a FIFO without a reader would block for good.
 		fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CLOEXEC|unix.O_NONBLOCK|unix.O_NOCTTY|appended(path), 0)
-		if errors.Is(err, unix.ENXIO) && time.Since(start) < fifoTime && !isHurried() {
+		if errors.Is(err, unix.ENXIO) && time.Since(start) < fifoTime && !nbdkit.Hurried() {
 			continue
 		}
 		if err != nil {
@@ -380,7 +382,7 @@ func writeAll(fd int, content []byte) error {
 		case err == nil:
 			last = time.Now()
 		case errors.Is(err, unix.EAGAIN):
-			if time.Since(last) > fifoTime || isHurried() {
+			if time.Since(last) > fifoTime || nbdkit.Hurried() {
 				return errors.New("its reader does not read")
 			}
 			if _, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, int(fifoPause.Milliseconds())); err != nil && !errors.Is(err, unix.EINTR) {

@@ -137,7 +137,7 @@ func (im *image) keepStalled() {
 // error is that request's.
 func (im *image) readEarly(next layer, c *cursor) error {
 	if im.conf.unread != early || im.done.Load() ||
-		!im.isLittleLeft() && (im.flows() || !im.isTimeToLook()) {
+		!im.isLittleLeft() && (im.noteFlow() || !im.takeLook()) {
 		return nil
 	}
 	for own := int64(0); own < ownPerRequest; {
@@ -150,9 +150,9 @@ func (im *image) readEarly(next layer, c *cursor) error {
 	return im.readRest(next, c)
 }
 
-// flows tells, without a lock, whether the linear digests move on by
-// themselves, and the end is far.
-func (im *image) flows() bool {
+// noteFlow notes, without a lock, where the linear digests are. It tells whether they
+// move on by themselves, and the end is far.
+func (im *image) noteFlow() bool {
 	l := im.linear
 	if l == nil {
 		return false
@@ -162,9 +162,9 @@ func (im *image) flows() bool {
 	return (moved || ready-frontier < passedMin) && im.size-ready > im.restLimit()
 }
 
-// isTimeToLook tells whether clients have read so much since a gap was looked
-// for that it is worth another look.
-func (im *image) isTimeToLook() bool {
+// takeLook tells whether clients have read so much since a gap was looked for that it
+// is worth another look: the caller's.
+func (im *image) takeLook() bool {
 	read, last := im.clientRead.Load(), im.lookedAt.Load()
 	return read-last >= passedMin/4 && im.lookedAt.CompareAndSwap(last, read)
 }
@@ -172,7 +172,7 @@ func (im *image) isTimeToLook() bool {
 // readGap reads one piece of the first gap, if it was passed over, and returns
 // its length, or 0.
 func (im *image) readGap(next layer) int64 {
-	if im.conf.unread != early || nbdkit.Signals() >= 2 {
+	if im.conf.unread != early || nbdkit.Hurried() {
 		return 0
 	}
 	lo, hi, passed := im.passedGap()

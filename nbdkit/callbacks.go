@@ -85,9 +85,9 @@ func goDefaultExport(name *C.char) {
 }
 
 //export goOpen
-func goOpen(export *C.char, readonly, tls C.int) (handle C.uintptr_t) {
+func goOpen(export *C.char, tls C.int) (handle C.uintptr_t) {
 	guard("open", nil, nil, func() error {
-		conn, err := registered.Open(C.GoString(export), readonly != 0, tls != 0)
+		conn, err := registered.Open(C.GoString(export), tls != 0)
 		if err == nil {
 			handle = C.uintptr_t(cgo.NewHandle(conn))
 		}

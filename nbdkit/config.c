@@ -6,10 +6,8 @@
  */
 
 #define _GNU_SOURCE
-#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <link.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,176 +24,16 @@ char *filter_directory;
 int filter_stdout = -1;
 int filter_uses_stdout;
 
-/* Two copies of one filter would be two Go runtimes in a process; the
- * same file twice is one set of variables for two places in the stack.
- * Neither can work.  A copy is known by this symbol, whatever its file's
- * name.
- */
-NBDKIT_DLL_PUBLIC const struct filter_about *
-nbdkit_go_filter_about (void)
-{
-  return &filter_about;
-}
-
-static int
-count_copies (struct dl_phdr_info *info, size_t size, void *opaque)
-{
-  int *copies = opaque;
-  const struct filter_about *(*about) (void);
-  void *dl;
-
-  if (info->dlpi_name[0] == '\0')
-    return 0;                   /* nbdkit itself */
-  dl = dlopen (info->dlpi_name, RTLD_LAZY | RTLD_NOLOAD);
-  if (dl == NULL)
-    return 0;
-  about = (const struct filter_about *(*) (void))
-    dlsym (dl, "nbdkit_go_filter_about");
-  if (about && strcmp (about ()->name, filter_about.name) == 0)
-    ++*copies;
-  dlclose (dl);
-  return 0;
-}
-
-struct search {
-  const char *name;             /* of a filter */
-  int below;                    /* it is looked for below this one */
-  int past;                     /* this one has been seen */
-  int found;
-};
-
-static int
-search_filter (struct dl_phdr_info *info, size_t size, void *opaque)
-{
-  struct search *search = opaque;
-  const struct nbdkit_filter *(*init) (void);
-  void *dl;
-
-  if (info->dlpi_name[0] == '\0')
-    return 0;
-  dl = dlopen (info->dlpi_name, RTLD_LAZY | RTLD_NOLOAD);
-  if (dl == NULL)
-    return 0;
-  init = (const struct nbdkit_filter *(*) (void)) dlsym (dl, "filter_init");
-  if (dlsym (dl, "nbdkit_go_filter_about") == (void *) nbdkit_go_filter_about)
-    search->past = 1;
-  else if (search->past != search->below && init)
-    search->found = strcmp (init ()->name, search->name) == 0;
-  dlclose (dl);
-  return search->found;
-}
-
-/* nbdkit loads its layers from the plugin on, and the one that is closest to
- * the client last.  That is better than its command line, where filters may be
- * files and options may be shortened.
- */
-static int
-find_filter (const char *name, int below)
-{
-  struct search search = { .name = name, .below = below };
-
-  dl_iterate_phdr (search_filter, &search);
-  return search.found;
-}
-
-/* Returns how many words of nbdkit's command line are what is looked for, or -1 if
- * it cannot be read: nbdkit does not tell a filter its options.  PREVIOUS is "" for
- * the first word.
- */
-static int
-count_words (int (*is) (const char *word, const char *previous,
-                        const char *what),
-             const char *what)
-{
-  FILE *fp = fopen ("/proc/self/cmdline", "re");
-  char *word = NULL, *previous = NULL, *last;
-  size_t len = 0, previous_len = 0, last_len;
-  int words = 0;
-
-  if (fp == NULL)
-    return -1;
-  while (getdelim (&word, &len, '\0', fp) != -1) {
-    words += is (word, previous ? previous : "", what);
-    last = previous; last_len = previous_len;
-    previous = word; previous_len = len;
-    word = last; len = last_len;
-  }
-  free (word);
-  free (previous);
-  fclose (fp);
-  return words;
-}
-
-static int
-begins (const char *word, const char *start)
-{
-  return strncmp (word, start, strlen (start)) == 0;
-}
-
-/* Tells whether a word names a filter, by itself or as a file: as the value of
- * --filter, which may be shortened to --fi, and not as that of a parameter.
- */
-static int
-names_filter (const char *word, const char *previous, const char *name)
-{
-  const char *value = strchr (word, '='), *file;
-  size_t len = strlen (name);
-
-  if (begins (word, "--fi") && value)
-    value++;
-  else if (begins (previous, "--fi") && !strchr (previous, '='))
-    value = word;
-  else
-    return 0;
-  file = strrchr (value, '/');
-  file = file ? file + 1 : value;
-  if (strcmp (file, name) == 0)
-    return 1;
-  return strncmp (file, "nbdkit-", 7) == 0 &&
-    strncmp (file + 7, name, len) == 0 &&
-    strcmp (file + 7 + len, "-filter.so") == 0;
-}
-
-/* One that stands in two places is loaded once, where it is closest to the
- * plugin.
- */
-int
-filter_is_behind (const char *name)
-{
-  return find_filter (name, 0) ||
-    (find_filter (name, 1) && count_words (names_filter, name) > 1);
-}
-
-int
-filter_is_in_front_of (const char *name)
-{
-  return find_filter (name, 1);
-}
-
 void
 filter_load (void)
 {
   static int loads;
-  int copies = 0;
 
-  dl_iterate_phdr (count_copies, &copies);
-  if (++loads > 1 || copies > 1) {
+  if (++loads > 1 || filter_count_copies () > 1) {
     nbdkit_error ("%s: --filter=%s is on the command line more than once: "
                   "use it once", filter_about.name, filter_about.name);
     exit (EXIT_FAILURE);
   }
-}
-
-static int
-is_option (const char *word, const char *previous, const char *option)
-{
-  return begins (word, option);
-}
-
-int
-filter_count_option (const char *option)
-{
-  return count_words (is_option, option);
 }
 
 static int

@@ -7,8 +7,11 @@
 
 #include "filter.h"
 
-/* Whether nbdkit's command line has an option that begins so. */
+/* How many times nbdkit's command line has an option that begins so. */
 extern int filter_count_option (const char *option);
+
+/* How many files with this filter are loaded. */
+extern int filter_count_copies (void);
 
 extern void filter_load (void);
 extern void filter_unload (void);

@@ -63,7 +63,7 @@ filter_open (nbdkit_next_open *next, nbdkit_context *context,
 
   if (next (context, readonly, exportname) == -1)
     return NULL;
-  return (void *) (goOpen ((char *) exportname, readonly, is_tls) << 1);
+  return (void *) (goOpen ((char *) exportname, is_tls) << 1);
 }
 
 const char *

@@ -3,8 +3,9 @@
 /* The C side of the binding: nbdkit's callbacks.
  *
  * C does the I/O of a client's request and hands the result to Go.  A
- * callback that is not set here passes through nbdkit untouched, as do
- * all arguments and results of those that are.
+ * callback that is not set here passes through nbdkit untouched.  Through
+ * others goes what the client sent, but for a read of which Go has answered
+ * the beginning, and an error of Go's takes the place of a success.
  */
 
 #include <signal.h>
@@ -18,7 +19,6 @@
 #include "exports.h"
 #include "_cgo_export.h"
 
-volatile int filter_interrupted;
 volatile int filter_signals;
 int filter_failed;
 
@@ -162,20 +162,20 @@ filter_preconnect (nbdkit_next_preconnect *next, nbdkit_backend *nxdata,
 }
 
 static void
-interrupt (int sig)
+count_signal (int sig)
 {
-  filter_interrupted++;
+  filter_signals++;
 }
 
-/* nbdkit is on its way out, mostly because of a signal.  A second one
- * asks to end at once whatever Go still does here.
+/* nbdkit is on its way out, mostly because of a signal, and has no use for
+ * another one.
  */
 static void
 filter_cleanup (nbdkit_backend *backend)
 {
   /* Any thread may take the signal, and those of Go have small stacks. */
   struct sigaction sa = {
-    .sa_handler = interrupt,
+    .sa_handler = count_signal,
     .sa_flags = SA_RESTART | SA_ONSTACK,
   };
   struct sigaction old[NR_QUIT];

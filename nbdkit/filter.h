@@ -56,12 +56,7 @@ enum filter_op {
   FILTER_READ, FILTER_WRITE, FILTER_ZERO, FILTER_TRIM, FILTER_EXTENTS
 };
 
-/* A signal that ends nbdkit came while .cleanup ran: SIGINT, SIGQUIT, SIGTERM
- * or SIGHUP.
- */
-extern volatile int filter_interrupted;
-
-/* How many of them came before .cleanup: nbdkit is about to end. */
+/* How many signals came that end nbdkit: SIGINT, SIGQUIT, SIGTERM, SIGHUP. */
 extern volatile int filter_signals;
 
 /* A copy of standard output, which nbdkit closes before it serves, or -1 if

@@ -36,9 +36,9 @@ type Filter interface {
 	DefaultExport(name string)
 
 	// Open is called for each connection.
-	Open(export string, readonly, tls bool) (Conn, error)
+	Open(export string, tls bool) (Conn, error)
 
-	// Finish is called once, when the last client has gone.
+	// Finish is called once, at shutdown. nbdkit may still be closing connections.
 	Finish(next Backend)
 }
 

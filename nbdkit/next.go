@@ -146,7 +146,7 @@ next_extents (nbdkit_next *next, uint32_t count, uint64_t offset,
   end += (minimum - end % minimum) % minimum;
   if (end > size)
     end = size;
-  return next->extents (next, end - offset, offset, 0, extents, err);
+  return next->extents (next, end - offset, offset, NBDKIT_FLAG_REQ_ONE, extents, err);
 }
 
 static void
@@ -202,14 +202,11 @@ func Debug(format string, args ...any) {
 	C.free(unsafe.Pointer(s))
 }
 
-// Interrupted tells whether nbdkit got a signal that ends it while Finish ran.
-func Interrupted() bool { return C.filter_interrupted != 0 }
-
-// Signals returns how many times nbdkit was told to end by a signal.
-func Signals() int { return int(C.filter_signals) + int(C.filter_interrupted) }
-
 // Stopping tells whether nbdkit got a signal that ends it.
-func Stopping() bool { return C.filter_signals != 0 }
+func Stopping() bool { return C.filter_signals > 0 }
+
+// Hurried tells whether nbdkit got a second one: whatever can wait is left out.
+func Hurried() bool { return C.filter_signals > 1 }
 
 // Fail makes a foreground nbdkit end with status 1 after a clean shutdown.
 func Fail() { C.filter_failed = 1 }
@@ -296,8 +293,9 @@ func (n Next) ReadAt(p []byte, offset int64) (int, error) {
 const maxBlock = 64 << 10
 
 // Extents calls each with the extents from offset on, in order and without
-// gaps between them: at least one, and more up to size if the layer knows
-// them. An extent that reads as zero has zero set.
+// gaps between them: one, and more up to size if the layer tells them all the same.
+// Some layers make a list of all before that. An extent that reads as zero has zero
+// set.
 func (n Next) Extents(offset, size int64, each func(offset, length int64, zero bool)) error {
 	// nbdkit must be asked whether it can before it is asked to do it.
 	if C.next_can_extents(n.p) <= 0 {

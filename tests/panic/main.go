@@ -50,7 +50,7 @@ func (f *filter) Start(parallel bool) error {
 
 func (f *filter) DefaultExport(string) { f.fault("DefaultExport") }
 
-func (f *filter) Open(export string, readonly, tls bool) (nbdkit.Conn, error) {
+func (f *filter) Open(export string, tls bool) (nbdkit.Conn, error) {
 	if export == "broken" {
 		f.fault("Open")
 	}
