@@ -39,6 +39,7 @@ func (c *conn) Prepare(next nbdkit.Next, readonly bool) error {
 	}
 	cursor := im.connect() // first, so that nobody who leaves meanwhile is the last one
 	if err := c.enter(im, next, readonly); err != nil {
+		c.retire(next, im, cursor)
 		im.disconnect(cursor)
 		c.filter.release(im)
 		return err
@@ -98,11 +99,15 @@ func (c *conn) inspect(im *image, next nbdkit.Next) error {
 // retry filter in front may be about to open it again, while the client waits for a
 // request: then nobody can tell.
 func (c *conn) Finalize(next nbdkit.Next) error {
-	if c.export == "" && (!c.tls || c.image.isSeen()) || c.filter.isRetried || !c.image.retire(c.cursor) {
-		return nil
-	}
-	c.filter.finish(next, c.image)
+	c.retire(next, c.image, c.cursor)
 	return nil
+}
+
+func (c *conn) retire(next nbdkit.Next, im *image, cursor *cursor) {
+	if c.export == "" && (!c.tls || im.isSeen()) || c.filter.isRetried || !im.retire(cursor) {
+		return
+	}
+	c.filter.finish(next, im)
 }
 
 func (c *conn) Close() {

@@ -32,6 +32,10 @@ const (
 	// all of it, or each of its leaves, so that a signal is heeded within a second
 	// or so.
 	endZeroSize = 1 << 30
+	// The end pass asks for extents so far ahead: twice as far as the last time if one
+	// was as long as that, else as little as it can.
+	minAhead = 2 * endReadSize
+	maxAhead = 1 << 31 // 32 bits are what nbdkit asks for
 	// endBlindSize is what is taken for data when its extent cannot be told. The layer
 	// below logs each time that it fails, so it is not asked too often.
 	endBlindSize = 1 << 30
@@ -51,6 +55,7 @@ type endPass struct {
 	mu       sync.Mutex // guards all below
 	position int64      // what is unknown before it is being read
 	dataEnd  int64      // [position, dataEnd) is known to hold data
+	ahead    int64      // how far to look for extents, in multiples of endReadSize
 	passedBy bool       // something was left to a client
 	err      error
 }
@@ -85,10 +90,10 @@ func (e *endPass) run(readers int) error {
 			return nil
 		}
 		if lo != last {
-			e.im.retry()
+			e.im.endPause()
 		}
 		last = lo
-		e.position, e.dataEnd, e.passedBy = lo, 0, false
+		e.position, e.dataEnd, e.ahead, e.passedBy = lo, 0, minAhead, false
 		e.pass(readers)
 	}
 }
@@ -97,13 +102,13 @@ func (e *endPass) run(readers int) error {
 // will leave, too.
 func (im *image) finish(next layer, readers int) {
 	pass := endPass{im: im, next: next, interrupted: func() bool {
-		return nbdkit.Signals() >= 2 || !im.canBeCompleted()
+		return nbdkit.Hurried() || !im.canBeCompleted()
 	}}
 	before, _ := im.quiet()
 	err := pass.run(readers)
 	now, _ := im.quiet()
 	switch {
-	case im.finishedOrFailed(), nbdkit.Signals() < 2 && (errors.Is(err, errInterrupted) || now != before):
+	case im.finishedOrFailed(), !nbdkit.Hurried() && (errors.Is(err, errInterrupted) || now != before):
 	case err != nil:
 		nbdkit.Error("%v cannot be completed: %v", im, err)
 	case im.canBeCompleted():
@@ -134,7 +139,9 @@ func (e *endPass) pass(readers int) {
 func (e *endPass) read() {
 	defer func() {
 		if v := recover(); v != nil {
-			e.fail(fmt.Errorf("internal error in the end pass: %v", v))
+			err := fmt.Errorf("internal error in the end pass: %v", v)
+			e.im.fail(err.Error()) // what it has listed stays there
+			e.fail(err)
 		}
 	}()
 	for {
@@ -222,13 +229,16 @@ func (e *endPass) cut(p *piece) {
 }
 
 // look asks the layer below for the extent at offset, with the next ones if
-// they are alike, and makes dataEnd its end.
+// they are alike, and makes dataEnd its end, or that of what it has looked at. To ask for
+// all of the image each time would be quadratic in what it is made of.
 func (e *endPass) look(offset int64) (zero bool) {
+	start := offset - offset%endReadSize
+	end := start + min(e.ahead, e.im.size-start)
 	first := true
 	joined := true
 	var err error
 	if e.im.trustsExtents() {
-		err = e.next.Extents(offset, e.im.size, func(at, length int64, z bool) {
+		err = e.next.Extents(offset, end, func(at, length int64, z bool) {
 			if first {
 				zero, first = z, false
 			}
@@ -241,6 +251,11 @@ func (e *endPass) look(offset int64) (zero bool) {
 	if err != nil || first || e.dataEnd <= offset {
 		e.dataEnd = offset + min(endBlindSize, e.im.size-offset)
 		return false
+	}
+	if e.dataEnd >= end {
+		e.ahead = min(2*e.ahead, maxAhead)
+	} else {
+		e.ahead = minAhead
 	}
 	return zero
 }

@@ -49,6 +49,61 @@ func TestEndPassWithoutExtents(t *testing.T) {
 	}
 }
 
+// An end pass asks for about as many extents as there are, however the layer below tells
+// them, and little more often than there are long ones.
+func TestEndPassAsksForFewExtents(t *testing.T) {
+	for _, c := range []struct{ size, extent, asked, told int64 }{
+		{64 * mib, 8 << 10, 2 * 64 * mib / (8 << 10), 64 * mib / (8 << 10) * (minAhead + endReadSize) / (8 << 10)},
+		{1 << 40, 1 << 38, 2 << 40 / maxAhead, 4 << 40 / maxAhead},
+	} {
+		im := newImage("", c.size, testConfig(t, "digest", "blake3"), func() {})
+		l := &stripedLayer{extent: c.extent, data: c.extent < mib}
+		pass := endPass{im: im, next: l, interrupted: never}
+		if err := pass.run(1); err != nil || im.snapshot().State != complete {
+			t.Errorf("%v, %s", err, im.snapshot().State)
+		}
+		if l.asked > c.asked || l.told > c.told {
+			t.Errorf("extents of %d bytes: asked %d times, and told %d: want %d and %d", c.extent, l.asked, l.told, c.asked, c.told)
+		}
+	}
+}
+
+// stripedLayer has extents of one length, of zeros or, in turn, of zeros and data, and
+// tells all that it is asked for.
+type stripedLayer struct {
+	extent      int64
+	data        bool
+	asked, told int64
+}
+
+func (l *stripedLayer) ReadAt(p []byte, _ int64) (int, error) { return len(p), nil }
+
+func (l *stripedLayer) Extents(offset, size int64, each func(offset, length int64, zero bool)) error {
+	l.asked++
+	for offset < size {
+		end := min(size, offset-offset%l.extent+l.extent)
+		l.told++
+		each(offset, end-offset, !l.data || offset/l.extent%2 == 0)
+		offset = end
+	}
+	return nil
+}
+
+// A fault of the filter's own ends the computation: what the thread has listed stays there.
+func TestFaultInTheEndPass(t *testing.T) {
+	logError = func(string, ...any) {}
+	im, c := newTestImage(t, 4*mib, "digest", "blake3")
+	c.layer.fail = func(lo, hi int64) bool { panic("a fault") }
+	im.disconnect(c.cursor)
+	background(t, func() { im.complete(c.layer, 1, never) })()
+	c.layer.fail = nil
+	background(t, func() { im.finish(c.layer, 1) })()
+	if r := im.snapshot(); r.State != failed || !strings.Contains(r.Error, "a fault") {
+		t.Errorf("the state is %s: %s", r.State, r.Error)
+	}
+	im.end()
+}
+
 // What a client was told of is no copy, and no reason to read the image at the end. But
 // what is known is finished.
 func TestMapIsNoCopy(t *testing.T) {

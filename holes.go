@@ -42,7 +42,7 @@ func isZero(p []byte) bool {
 // addZero takes a range of bytes that are zero. Needed is as in add.
 func (t *tree) addZero(lo, hi int64, needed bool) {
 	leaf := t.spec.leafSize
-	first, end := (lo+leaf-1)/leaf, hi/leaf
+	first, end := lo/leaf+min(1, lo%leaf), hi/leaf // rounded up without lo+leaf, which could be above 2^63
 	if first >= end || t.isSingle() {
 		t.addZeroData(lo, hi, needed)
 		return

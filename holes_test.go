@@ -5,6 +5,7 @@ package main
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"math"
 	"testing"
 	"time"
 )
@@ -27,6 +28,20 @@ func TestHolesAreBounded(t *testing.T) {
 			t.Errorf("%s: %d bytes are kept of %d holes", digest, kept, size/hole)
 		}
 		im.end()
+	}
+}
+
+// The last byte that there can be is in a leaf that is cut off.
+func TestHoleAtTheEndOfTheLargestImage(t *testing.T) {
+	for _, digest := range []string{"blake3", "merkle", "fsverity", "blkhash"} {
+		tr := newTree(treeOf(t, digest), math.MaxInt64, roomy(), mib)
+		tr.addZero(math.MaxInt64-100, math.MaxInt64, true)
+		if known := tr.known(); known > 100 {
+			t.Errorf("%s: 100 zeros are %d bytes", digest, known)
+		}
+		if lo, hi := tr.unknown(0, math.MaxInt64); lo != 0 || hi < math.MaxInt64-mib {
+			t.Errorf("%s: unknown is from %d to %d", digest, lo, hi)
+		}
 	}
 }
 

@@ -26,8 +26,8 @@ import (
 //     overlaps with it, in either direction;
 //   - the data of a tainted op is not hashed, and what of it was hashed
 //     already is forgotten;
-//   - an image is not complete while an op that writes, or a tainted one, is
-//     listed.
+//   - an image is not complete while an op is listed that writes, or a tainted
+//     one whose data may have been hashed.
 //
 // What was forgotten is unknown, and is read again.
 
@@ -106,10 +106,10 @@ type image struct {
 	mu        mutex // guards all below
 	ops       []op
 	freeOps   []int
-	tainted   int // ops that are tainted
+	doubtful  int // ops that are tainted, and of which data may have been hashed
 	writes    int // ops that write
 	writers   int // connections that have written
-	requests  int // counts clients' requests
+	requests  int // counts clients' reads
 	cursors   map[*cursor]struct{}
 	stalled   bool // no client moved the frontier from stalledAt on
 	stalledAt int64
@@ -355,8 +355,8 @@ func (im *image) finishedOrFailed() bool {
 	return im.sums != nil || im.failure != ""
 }
 
-// retry gives what failed before another try.
-func (im *image) retry() {
+// endPause gives what failed before another try.
+func (im *image) endPause() {
 	im.mu.Lock()
 	defer im.mu.Unlock()
 	im.earlyFrom, im.stalled = 0, false

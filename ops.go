@@ -24,8 +24,8 @@ type op struct {
 
 // A cursor is where a connection reads.
 type cursor struct {
-	at      int64 // the end of its last request
-	request int   // the number of that request
+	at      int64 // the end of its last read
+	request int   // the number of that read
 	writer  bool
 	gone    bool // it sends no more requests
 
@@ -192,7 +192,9 @@ func (im *image) taint(lo, hi int64) (result int) {
 	for i := range im.ops {
 		if p := &im.ops[i]; p.active && p.lo < hi && lo < p.hi && !p.tainted {
 			p.tainted = true
-			im.tainted++
+			if p.fed {
+				im.doubtful++
+			}
 		}
 	}
 	if im.results > im.withdrawn {
@@ -268,9 +270,6 @@ func (im *image) endTrim(next layer, ticket uint64, lo, hi int64, ok bool) {
 
 func (im *image) list(o op) uint64 {
 	o.active = true
-	if o.tainted {
-		im.tainted++
-	}
 	if o.writing {
 		im.writes++
 	}
@@ -342,8 +341,8 @@ func (im *image) unlist(ticket uint64) {
 
 func (im *image) remove(ticket uint64) {
 	o := &im.ops[ticket]
-	if o.tainted {
-		im.tainted--
+	if o.tainted && o.fed {
+		im.doubtful--
 	}
 	if o.writing {
 		im.writes--

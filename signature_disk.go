@@ -67,8 +67,9 @@ func (v *view) partitions() (p [4]partition) {
 	return p
 }
 
-// isMBR tells a partition table from the boot sector of a filesystem, which
-// ends in the same two bytes.
+// isMBR tells a partition table from the boot sector of a filesystem, which ends in the
+// same two bytes. A partition that begins at 0 is to be booted: those of isohybrid and of
+// FreeBSD's whole disks are.
 func isMBR(v *view, _ int64) bool {
 	boot := v.has(3, "NTFS    ") || v.has(3, "EXFAT   ") || v.has(3, "-FVE-FS-")
 	if boot || hasFATName(v) && hasFATGeometry(v) {
@@ -79,7 +80,7 @@ func isMBR(v *view, _ int64) bool {
 		if p.flag&0x7f != 0 {
 			return false
 		}
-		if p.kind != 0 && p.start != 0 && p.length != 0 {
+		if p.kind != 0 && p.length != 0 && (p.start != 0 || p.flag != 0) {
 			used++
 			if p.kind != protective {
 				others++

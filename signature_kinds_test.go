@@ -103,6 +103,7 @@ var samples = []struct {
 	{"mbr", craft(4096, linux, signed)},
 	{"mbr", craft(4096, pmbr, signed)},
 	{"mbr", craft(4096, mbrEntry(3, 0, 7, 1, 1), signed)},
+	{"mbr", craft(4096, mbrEntry(0, 0x80, 0x17, 0, 2048), signed)}, // isohybrid's
 	// from a file on which pvcreate 2.03.16 was run
 	{"lvm", craft(4096, patch{512, "LABELONE\x01\x00\x00\x00\x00\x00\x00\x00\x0f\x29\x89\x93\x20\x00\x00\x00LVM2 001"})},
 	{"lvm", craft(4096, patch{0, "LABELONE"}, patch{24, "LVM2 001"})},
@@ -218,7 +219,7 @@ func TestNearMisses(t *testing.T) {
 		{"a wrong boot flag", "mbr", patch{446, "\x01"}, "unknown"},
 		{"a wrong boot flag of an unused entry", "mbr", patch{446 + 48, "\x7f"}, "unknown"},
 		{"type 0", "mbr", patch{450, "\x00"}, "unknown"},
-		{"start 0", "mbr", patch{454, le32(0)}, "unknown"},
+		{"start 0, not to be booted", "mbr", mbrEntry(0, 0, 0x83, 0, 2048), "unknown"},
 		{"length 0", "mbr", patch{458, le32(0)}, "unknown"},
 		{"LVM1", "lvm", patch{512 + 24, "LVM1 001"}, "unknown"},
 		{"version 0.90", "mdraid", patch{4100, le32(0)}, "unknown"},

@@ -63,8 +63,11 @@ func (im *image) verdict() error {
 			time.Sleep(othersPause)
 		}
 	}
-	if im.isHopeless() || im.deferred.Load() && im.verdictOfWriter() != nil {
+	if im.isHopeless() {
 		return im.errHopeless()
+	}
+	if im.deferred.Load() {
+		return im.verdictOfWriter()
 	}
 	return nil
 }
@@ -199,12 +202,13 @@ func (im *image) verdictOfWriter() error {
 	if im.isHopeless() {
 		return im.errHopeless()
 	}
-	im.settle()
-	if len(im.conf.expect) > 0 {
-		im.cutLast(nbdkit.Stopping)
+	if len(im.conf.expect) == 0 {
+		return nil
 	}
+	im.settle()
+	im.cutLast(nbdkit.Stopping)
 	// Another thread may be merging nodes, or folding them.
-	for len(im.conf.expect) > 0 && !im.done.Load() && !im.isLost() {
+	for !im.done.Load() && !im.isLost() {
 		due := im.countDue()
 		if due == 0 {
 			return nil
@@ -231,14 +235,11 @@ func (im *image) verdictOfWriter() error {
 	return nil
 }
 
-// inDoubt tells whether a request in flight may soon make unknown what is known. What
-// a tainted one has not handed on yet is not known.
+// inDoubt tells whether a request in flight may soon make unknown what is known.
 func (im *image) inDoubt() (began int, doubt bool) {
 	im.mu.Lock()
 	defer im.mu.Unlock()
-	return im.began, slices.ContainsFunc(im.ops, func(o op) bool {
-		return o.active && (o.writing || o.tainted && o.fed)
-	})
+	return im.began, im.doubtful > 0 || im.writes > 0
 }
 
 // errNoVerdict fails a request that waits for the digest when nbdkit is told to

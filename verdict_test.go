@@ -339,6 +339,42 @@ func TestVerdictOfWriterWaits(t *testing.T) {
 	}
 }
 
+// What a reader that hangs has asked for is read by another client, which gets the digest
+// though a write has crossed that request: it cannot hand on what it gets.
+func TestReaderThatHangsIsCrossedByAWrite(t *testing.T) {
+	const size = 2 * mib
+	for _, at := range []int64{0, mib} {
+		im, w := newTestImage(t, size, "digest", "blake3", "digest-expect", "blake3:"+sumOfTestImage(t, size, "blake3"))
+		hanging := im.beginRead(im.connect(), 0, 4096)
+		w.write(w.layer.bytes[at:at+4096], at, true)
+		im.disconnect(w.cursor)
+		other := &client{im: im, layer: w.layer, cursor: im.connect()}
+		other.read(0, size)
+		var err error
+		background(t, func() { err = im.verdict() })()
+		if r := im.snapshot(); err != nil || r.State != complete {
+			t.Errorf("a write at %d: %v, %s", at, err, r.State)
+		}
+		im.endRead(w.layer, nil, hanging, 0, make([]byte, 4096))
+		if r := im.snapshot(); r.State != complete {
+			t.Errorf("a write at %d, and then the old bytes: %s", at, r.State)
+		}
+		im.end()
+	}
+}
+
+// A request that fails because of what is there before it is written tells why.
+func TestWrongImageThatMayBeReplacedSaysWhy(t *testing.T) {
+	const size = 2 * mib
+	im, _ := newTestImage(t, size, "digest", "blake3", "digest-expect", "blake3:"+strings.Repeat("00", 32))
+	im.deferVerdict()
+	im.endExtents(im.beginExtents(0, size), 0, size, func(yield func(int64, int64) bool) { yield(0, size) })
+	if err := im.verdict(); err == nil || !strings.Contains(err.Error(), "digest mismatch: blake3 expected 0000") {
+		t.Errorf("the error is %v", err)
+	}
+	im.end()
+}
+
 // A flush while bytes are in doubt does not fail for them, nor wait for a reader
 // that hangs.
 func TestVerdictOfWriterBesideOthers(t *testing.T) {

@@ -215,11 +215,12 @@ func (l *linear) restart(lo, hi int64) (int64, int64) {
 			}
 		}
 	}
-	hi += (pageSize - hi%pageSize) % pageSize
+	hi = min(l.size, hi)
+	hi += min((pageSize-hi%pageSize)%pageSize, l.size-hi)
 	for {
 		p, ok := l.pages.from(lo)
 		if !ok || l.pages.key(p) >= hi {
-			return lo, min(l.size, hi)
+			return lo, hi
 		}
 		l.removePage(p)
 	}

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"hash"
+	"math"
 	"math/rand/v2"
 	"runtime"
 	"testing"
@@ -262,6 +263,23 @@ func TestBytesThatAreBeingHashedAreForgotten(t *testing.T) {
 	l.drain(never)
 	if want := sha256.Sum256(data); !l.complete() || !bytes.Equal(l.sums()[0], want[:]) {
 		t.Errorf("%x, want %x", l.sums(), want)
+	}
+	l.stop()
+}
+
+// A write to the largest image that there can be makes all of it unknown.
+func TestWriteToTheLargestImage(t *testing.T) {
+	l := newLinear(math.MaxInt64, &budget{limit: 64 * pageSize}, mib, []hash.Hash{sha256.New()}, func() {})
+	for range 2 {
+		l.offer(0, make([]byte, 4*pageSize))
+		l.drain(never)
+		if ready, _ := l.known(); ready != 4*pageSize || l.err() != nil {
+			t.Errorf("%d bytes are known, %v", ready, l.err())
+		}
+		l.forget(0, math.MaxInt64)
+		if ready, _ := l.known(); ready != 0 || l.taken.total != 0 {
+			t.Errorf("%d bytes are known, and %d taken, of what was forgotten", ready, l.taken.total)
+		}
 	}
 	l.stop()
 }

@@ -9,7 +9,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"nbdkit-digest-filter/tests/nbd"
 )
@@ -253,5 +255,43 @@ func TestWriteByAClientOfAnotherSize(t *testing.T) {
 	old.Close()
 	now.Close()
 	wantState(t, ask(t, s, ".digest-final"), " complete blake3:"+sumOf(t, "blake3", image))
+	s.stop()
+}
+
+// The last client of an export leaves while another one is at the door, which is refused
+// then.
+func TestLastClientLeavesBesideOneThatIsRefused(t *testing.T) {
+	t.Parallel()
+	image := randomImage(t, 8*mib)
+	trigger := filepath.Join(t.TempDir(), "trigger")
+	s := serve(t, "-r", "--filter="+filter, "--filter=multi-conn", "--filter=delay", "--filter=error",
+		"file", "dir="+filepath.Dir(image), "multi-conn-mode=disable", "rdelay=2",
+		"error-pread=EIO", "error-pread-rate=100%", "error-pread-file="+trigger, "digest=sha256", "digest-unread=late")
+	name := filepath.Base(image)
+	first := dial(t, s, name)
+	if _, err := first.Read(mib, 6*mib); err != nil {
+		t.Fatal(err)
+	}
+	write(t, trigger, "")
+	refused := make(chan error)
+	go func() {
+		_, err := nbd.Dial(s.socket(), name, patience)
+		refused <- err
+	}()
+	time.Sleep(time.Second)
+	first.Close()
+	time.Sleep(2 * time.Second) // its read has failed, and what that sets off waits
+	if err := os.Remove(trigger); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-refused; err == nil {
+		t.Skip("the second client was let in")
+	}
+	waitFor(t, "the digest", func() bool {
+		if strings.Contains(s.stderr(), "cannot be completed") {
+			t.Skip("the trigger was there for too long")
+		}
+		return ask(t, s, ".digest/"+name).Images[0].State == "complete"
+	})
 	s.stop()
 }

@@ -28,7 +28,7 @@ type kubelet struct {
 	t    *testing.T
 	job  batch.JobSpec
 	spec core.PodSpec // of its Pod
-	dir  string // in it are the volumes, by name, and the termination logs
+	dir  string       // in it are the volumes, by name, and the termination logs
 	env  map[string]string
 }
 
