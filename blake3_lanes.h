@@ -74,6 +74,12 @@ compress (words h[8], words m[16], words counter_lo, words counter_hi,
       }
     }
   }
+#undef COLUMNS
+#undef A
+#undef B
+#undef C
+#undef D
+#undef M
 
   UNROLL (8)
   for (int i = 0; i < 8; ++i)

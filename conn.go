@@ -104,7 +104,7 @@ func (c *conn) Finalize(next nbdkit.Next) error {
 }
 
 func (c *conn) retire(next nbdkit.Next, im *image, cursor *cursor) {
-	if c.export == "" && (!c.tls || im.isSeen()) || c.filter.isRetried || !im.retire(cursor) {
+	if c.export == "" && !c.filter.isDynamic && (!c.tls || im.isSeen()) || c.filter.isRetried || !im.retire(cursor) {
 		return
 	}
 	c.filter.finish(next, im)

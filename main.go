@@ -43,6 +43,7 @@ type filter struct {
 	sidecar  *sidecar
 
 	isRetried bool // nbdkit's retry filter is in front
+	isDynamic bool // the plugin must be told which export is meant, also of the default one
 	isCached  bool // its cache filter is below
 	isMixed   bool // its cacheextents filter is below: it takes all exports for one
 
@@ -90,10 +91,19 @@ func (f *filter) Check(params, others []nbdkit.Param, directory string) ([]nbdki
 	return conf.resolve(params), nil
 }
 
-func (f *filter) Configure(params []nbdkit.Param, directory string) (err error) {
+func (f *filter) Configure(params, others []nbdkit.Param, directory string) (err error) {
 	f.directory = directory
+	f.isDynamic = slices.ContainsFunc(others, isDynamicExport)
 	f.conf, err = parseConfig(params, directory)
 	return err
+}
+
+// isDynamicExport tells whether a parameter has nbdkit's nbd plugin serve what the
+// client asks for. At shutdown no client does, and the plugin of nbdkit 1.32 ends nbdkit
+// then: it asserts that there is a name.
+func isDynamicExport(p nbdkit.Param) bool {
+	dynamic, err := parseBool(p.Value)
+	return p.Key == "dynamic-export" && (dynamic || err != nil)
 }
 
 func (f *filter) Start(parallel bool) error {
@@ -274,7 +284,7 @@ func (f *filter) finishLast(backend nbdkit.Backend, im *image) {
 	if !f.wantsMore(im) {
 		return
 	}
-	if im.export != "" {
+	if im.export != "" || f.isDynamic {
 		if f.isRetried {
 			nbdkit.Error("%v is not complete: behind the retry filter nobody knows when its last client leaves: read %q before", im, queryFinal+"/"+im.export)
 			return

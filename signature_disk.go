@@ -168,9 +168,17 @@ func (v *view) warn(found []finding) (warnings []string) {
 	if isFound(found, "gpt") || isFound(found, "mbr") {
 		warnings = v.warnOfProtectiveMBR(isFound(found, "gpt"))
 	}
-	for _, name := range []string{"luks", "bitlocker"} {
-		if isFound(found, name) {
-			warnings = append(warnings, name+" is encrypted: nothing inside can be seen")
+	for _, encrypted := range []struct {
+		kind string
+		is   bool
+	}{
+		{"luks", true},
+		{"bitlocker", true},
+		{"qcow2", v.be32(32) != 0},
+		{"qcow", v.be32(36) != 0},
+	} {
+		if encrypted.is && isFound(found, encrypted.kind) {
+			warnings = append(warnings, encrypted.kind+" is encrypted: nothing inside can be seen")
 		}
 	}
 	return warnings

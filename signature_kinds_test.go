@@ -335,6 +335,10 @@ func TestWarnings(t *testing.T) {
 		{"no GPT", craft(8192, pmbr, signed), "no valid GPT"},
 		{"LUKS", sample("luks"), "luks is encrypted"},
 		{"BitLocker", sample("bitlocker"), "bitlocker is encrypted"},
+		{"a qcow2", sample("qcow2"), ""},
+		{"a qcow2 with LUKS", patched(sample("qcow2"), patch{32, be32(2)}), "qcow2 is encrypted"},
+		{"a qcow", sample("qcow"), ""},
+		{"a qcow with AES", patched(sample("qcow"), patch{36, be32(1)}), "qcow is encrypted"},
 	} {
 		got := strings.Join(identifyBytes(t, test.image).warnings, "; ")
 		if test.want == "" && got != "" || !strings.Contains(got, test.want) {

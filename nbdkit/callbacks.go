@@ -49,7 +49,7 @@ func handOn(params []Param, pipe io.Writer) error {
 //export goStart
 func goStart(parallel C.int) C.int {
 	return guard("start", nil, nil, func() error {
-		if err := registered.Configure(parameters(C.filter_params), C.GoString(C.filter_directory)); err != nil {
+		if err := registered.Configure(parameters(C.filter_params), parameters(C.filter_others), C.GoString(C.filter_directory)); err != nil {
 			return err
 		}
 		return registered.Start(parallel != 0)

@@ -23,8 +23,9 @@ type Filter interface {
 	// the user that nbdkit becomes. Relative paths start from directory.
 	Check(params, others []Param, directory string) ([]Param, error)
 
-	// Configure takes the parameters in the process that serves.
-	Configure(params []Param, directory string) error
+	// Configure takes the parameters in the process that serves: those that
+	// Check has returned, and those for the layers below.
+	Configure(params, others []Param, directory string) error
 
 	// Start is called once in the process that serves, before the first
 	// client. If parallel is false, the layers below take one request at a

@@ -23,11 +23,6 @@
 #define target(instructions) unused
 #include "blake3_avx512.c"
 #undef BLOCK
-#undef A
-#undef B
-#undef C
-#undef D
-#undef M
 #include "sha256_lanes.c"
 
 static uint8_t data[4 << 20], out[64 << 10];

@@ -139,6 +139,9 @@ for at in [0, 1 << 20, 1 << 40, (1 << 62) + 1, size - 512, size - 1, size - 1000
 `)
 			s.stop()
 			wantComments(t, sidecar, 2)
+			if strings.Contains(contents(t, sidecar), "9223372036854775807 of") {
+				t.Errorf("what nobody has read is known:\n%s", contents(t, sidecar))
+			}
 		})
 	}
 }

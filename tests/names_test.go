@@ -295,3 +295,24 @@ func TestLastClientLeavesBesideOneThatIsRefused(t *testing.T) {
 	})
 	s.stop()
 }
+
+// At shutdown nobody could tell the nbd plugin which export is meant, and it would end
+// nbdkit.
+func TestDefaultExportOfAnotherServerByName(t *testing.T) {
+	t.Parallel()
+	image := randomImage(t, 5*mib)
+	upstream := serve(t, "-r", "file", image)
+	for _, parameter := range []string{"dynamic-export=true", "dynamic-export=1", "dynamic-export=false"} {
+		sidecar := filepath.Join(t.TempDir(), "disk.sum")
+		s := serve(t, "-r", "--filter="+filter, "nbd", "socket="+upstream.socket(), parameter,
+			"digest=sha256", "digest-unread=late", "digest-file="+sidecar)
+		client := dial(t, s, "")
+		if _, err := client.Read(mib, 3*mib); err != nil {
+			t.Fatal(err)
+		}
+		client.Close()
+		s.stop()
+		wantDigests(t, sidecar, image, "sha256")
+	}
+	upstream.stop()
+}

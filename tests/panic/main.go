@@ -35,7 +35,7 @@ func (f *filter) Check(params, others []nbdkit.Param, directory string) ([]nbdki
 	return params, nil
 }
 
-func (f *filter) Configure(params []nbdkit.Param, directory string) error {
+func (f *filter) Configure(params, others []nbdkit.Param, directory string) error {
 	for _, p := range params {
 		f.method = p.Value
 	}
