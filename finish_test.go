@@ -270,3 +270,33 @@ func TestMismatchThatNobodyHasWrittenOver(t *testing.T) {
 	}
 	im.end()
 }
+
+// Who retires writes no more, and the last one who does is told so. A writer counts once,
+// though it is gone only later.
+func TestClientsThatRetire(t *testing.T) {
+	im, c := newTestImage(t, 64<<10, "digest", "blake3")
+	for range 2 {
+		writer := &client{im: im, layer: c.layer, cursor: im.connect()}
+		writer.write([]byte("new"), 0, true)
+		if im.retire(writer.cursor) {
+			t.Error("another client is there, and is not seen")
+		}
+		if im.mayChange() {
+			t.Error("a client that sends no more requests may write")
+		}
+		im.disconnect(writer.cursor)
+	}
+	if !im.retire(c.cursor) {
+		t.Error("the last client is not known as such")
+	}
+	im.disconnect(c.cursor)
+	expectDigests(t, im, c.layer)
+
+	im, c = newTestImage(t, 64<<10, "digest-expect", "blake3:"+sumOfTestImage(t, 64<<10, "blake3"))
+	im.deferVerdict() // as c may write
+	im.retire(c.cursor)
+	if im.mayChange() {
+		t.Error("the last client has retired, and may replace what is there")
+	}
+	im.end()
+}

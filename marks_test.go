@@ -79,6 +79,26 @@ func TestWritesAreNoChangeOfTheSource(t *testing.T) {
 	expectDigests(t, im, m)
 }
 
+// A thread finds other bytes late, when a client has begun to write, or when the image is
+// refused: what is said of it stays.
+func TestChangeThatIsFoundLate(t *testing.T) {
+	logError = func(string, ...any) {}
+	im, c := newTestImage(t, mib, "digest", "blake3")
+	c.read(0, mib)
+	c.write([]byte("new"), 0, true)
+	im.sourceChanged(0)
+	im.disconnect(c.cursor)
+	expectDigests(t, im, c.layer)
+
+	im, c = newTestImage(t, mib, "digest-expect", "blake3:"+strings.Repeat("00", 32))
+	c.read(0, mib)
+	im.sourceChanged(0)
+	if r := im.snapshot(); r.State != mismatch {
+		t.Errorf("the state is %s: %s", r.State, r.Error)
+	}
+	im.end()
+}
+
 // The memory for marks is bounded, whatever the size.
 func TestMarksTakeLittleMemory(t *testing.T) {
 	for _, size := range []int64{0, 1, 63, 64, minStretch, 1 << 30, 1 << 45, 1<<63 - 1} {

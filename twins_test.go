@@ -343,3 +343,24 @@ func TestResultOfATwinIsWithdrawn(t *testing.T) {
 		t.Errorf("while the disk is written the file is\n%s", text)
 	}
 }
+
+// So it is if another export, which is told after that one, has no result.
+func TestResultOfOneOfTwoTwinsIsWithdrawn(t *testing.T) {
+	logError = func(string, ...any) {}
+	file := filepath.Join(t.TempDir(), "sums")
+	d := newDisk(t, 256<<10, "digest", "blake3", "digest-file", file)
+	d.filter.sidecar = newSidecar(file, d.filter.conf.format, -1)
+	writer := d.open(t, "disk")
+	d.bytes = d.bytes[:128<<10]
+	reader := d.open(t, "")
+	d.open(t, "disk") // of another size: the writer's is gone
+	reader.read(0, 128<<10)
+	if _, err := os.Stat(file); err != nil {
+		t.Fatal(err)
+	}
+	writer.im.beginWrite(writer.cursor, 0, 4096)
+	d.filter.overwritten(writer.im, 0, 4096)
+	if text, err := os.ReadFile(file); err == nil {
+		t.Errorf("while the disk is written the file is\n%s", text)
+	}
+}

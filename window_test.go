@@ -284,6 +284,28 @@ func TestWriteToTheLargestImage(t *testing.T) {
 	l.stop()
 }
 
+// Bytes change while a thread copies them: until it is done nobody else copies them to
+// the same page, and then they are unknown.
+func TestBytesThatAreBeingCopiedAreForgotten(t *testing.T) {
+	l := newLinear(2*pageSize, &budget{limit: 64 * pageSize}, mib, []hash.Hash{sha256.New()}, func() {})
+	defer l.stop()
+	data := randomBytes(rand.New(rand.NewPCG(1, 93)), 2*pageSize)
+	c, _, _ := l.take(100, 2*pageSize)
+	l.forget(200, 300)
+	if other, _, _ := l.take(100, 2*pageSize); other != nil {
+		t.Errorf("[%d, %d) is copied twice at a time", other.lo, other.hi)
+	}
+	l.copied(c)
+	if lo, hi := l.unknown(0, 2*pageSize); lo != 0 || hi != 2*pageSize {
+		t.Errorf("[%d, %d) is unknown", lo, hi)
+	}
+	l.offer(0, data)
+	l.drain(never)
+	if want := sha256.Sum256(data); !l.complete() || !bytes.Equal(l.sums()[0], want[:]) {
+		t.Errorf("%x, want %x", l.sums(), want)
+	}
+}
+
 // A write to what was hashed long ago makes the hash go back to a state of before.
 func TestWriteBehindSavedStates(t *testing.T) {
 	const size = 3*minSaveStep + 3*pageSize
@@ -301,5 +323,73 @@ func TestWriteBehindSavedStates(t *testing.T) {
 		}
 		im.disconnect(c.cursor)
 		expectDigests(t, im, c.layer)
+	}
+}
+
+// Of the states of a large image fewer and fewer are kept, but always one that is not
+// far back, and each is that of its place.
+func TestSavedStatesThinOut(t *testing.T) {
+	h := &hasher{sum: sha256.New()}
+	// Of each step only its number is hashed, which is quick.
+	number := func(pos int64) []byte { return []byte{byte(pos / minSaveStep)} }
+	const size = 250 * minSaveStep
+	for limit := int64(size); limit > 0; limit -= 7 * minSaveStep / 2 {
+		for ; h.pos < size; h.save() {
+			h.sum.Write(number(h.pos))
+			h.pos += minSaveStep
+		}
+		if len(h.saves) >= maxSaves {
+			t.Fatalf("%d states are kept", len(h.saves))
+		}
+		h.back(limit)
+		want := sha256.New()
+		for pos := int64(0); pos < h.pos; pos += minSaveStep {
+			want.Write(number(pos))
+		}
+		if h.pos > limit || limit-h.pos >= h.step || !bytes.Equal(h.sum.Sum(nil), want.Sum(nil)) {
+			t.Errorf("back from %d to %d: the state is not that of %d, or steps are not of %d", limit, h.pos, h.pos, h.step)
+		}
+	}
+}
+
+// A page that is forgotten while it is hashed holds no other bytes before that is done.
+func TestPageThatIsBeingHashedIsNotUsedAgain(t *testing.T) {
+	h := stepHash{sha256.New(), make(chan struct{}), make(chan struct{})}
+	l := newLinear(pageSize, &budget{limit: 64 * pageSize}, mib, []hash.Hash{h}, func() {})
+	defer l.stop()
+	data := randomBytes(rand.New(rand.NewPCG(1, 94)), pageSize)
+	spare := func() int {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return len(l.spare)
+	}
+	l.offer(0, data)
+	<-h.began
+	l.forget(0, pageSize)
+	if spare() != 0 {
+		t.Error("the page is free while it is hashed")
+	}
+	l.offer(0, data)
+	h.step <- struct{}{}
+	<-h.began
+	if spare() != 1 {
+		t.Error("the page is not free when it was hashed")
+	}
+	h.step <- struct{}{}
+	l.drain(never)
+	if want := sha256.Sum256(data); !l.complete() || !bytes.Equal(l.sums()[0], want[:]) {
+		t.Errorf("%x, want %x", l.sums(), want)
+	}
+}
+
+// What a write that fails leaves unknown is not said to be known.
+func TestForgottenBytesAreNotCounted(t *testing.T) {
+	im, c := newTestImage(t, mib, "digest", "sha256")
+	defer im.end()
+	c.read(0, mib)
+	im.drain(never)
+	c.write(make([]byte, 4096), mib-4096, false)
+	if r := im.snapshot(); r.Bytes.Known > mib-4096 || r.Bytes.Unread < 4096 {
+		t.Errorf("%d bytes are known and %d unread", r.Bytes.Known, r.Bytes.Unread)
 	}
 }
