@@ -104,6 +104,7 @@ func TestChecksumFilesOfPublishers(t *testing.T) {
 		{"the same path in other words", "sum", otherSHA256 + "  x/a/disk.img\n" + emptySHA256 + "  a/disk.img\n", "", "./a//disk.img", "sha256:" + emptySHA256},
 		{"one name in two ways", "sum", emptySHA256 + "  ./disk.img\n" + emptySHA256 + "  disk.img\n", "", "", "sha256:" + emptySHA256},
 		{"directories are compared", "sum", otherSHA256 + "  arm64/disk.img\n" + emptySHA256 + "  x/amd64/disk.img\n", "", "amd64/disk.img", "sha256:" + emptySHA256},
+		{"name of another line in Latin-1", "sum", emptySHA256 + "  disk.img\n" + otherSHA256 + "  caf\xe9.img\n", "", "disk.img", "sha256:" + emptySHA256},
 
 		{"several digests", "sum", rpmdistSums, "", "disk.img", "sha256:" + emptySHA256 + " sha512:" + emptySHA512},
 		{"several digests, any name", "sum", rpmdistSums, "", "", "sha256:" + emptySHA256 + " sha512:" + emptySHA512},
@@ -146,6 +147,7 @@ func TestBadChecksumFileSaysWhatIsWrong(t *testing.T) {
 		{"UTF-16", "sum", "\xff\xfeS\x00H\x00A\x00", "", "disk.img", "in UTF-8"},
 		{"file of the name stdin", "sum", emptySHA256 + "  stdin\n", "", "disk.img", `no digest of "disk.img", only of "stdin"`},
 		{"binary without zeros", "sum", "\x89\x02\x33\x04\xff\xfe", "", "disk.img", "the file is binary"},
+		{"tar", "sums.tar", "SHA256SUMS\x00\x00\n" + emptySHA256 + "  disk.img\n", "", "disk.img", "the file is binary"},
 		{"detached signature", "SHA256SUMS.asc", "-----BEGIN PGP SIGNATURE-----\n\niQIz\n-----END PGP SIGNATURE-----\n", "", "d", "line 1 begins a signature that has its text in another file"},
 		{"message of PGP", "CHECKSUM", messageOfPGP, "", "disk.img", `line 1, "-----BEGIN PGP MESSAGE-----", begins what PGP has not signed in clear text`},
 		{"message of PGP behind a checksum", "CHECKSUM", otherSHA256 + "  disk.img\n" + messageOfPGP, "", "disk.img", "line 2, "},

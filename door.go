@@ -138,6 +138,18 @@ func (im *image) look(next layer, owner *conn, readonly bool) error {
 		}
 	}
 	im.answered(ticket) // nobody needs to wait for it
+	// Before anything else: what is refused may have taken the place of what clients read.
+	sum := sha256.Sum256(prefix)
+	if im.seen != nil && *im.seen != sum && !im.isChanged() {
+		first := im.fail("the source has changed: its start is not what it was")
+		if len(im.conf.expect) > 0 {
+			im.unlist(ticket)
+			return fmt.Errorf("%v is refused: its start is not what an earlier client read", im)
+		}
+		if first {
+			logError("%v has changed: its start is not what an earlier client read", im)
+		}
+	}
 	s, err := identify(prefix, im.size, peek{im, next})
 	if err == nil {
 		err = im.check(s, readonly)
@@ -147,17 +159,6 @@ func (im *image) look(next layer, owner *conn, readonly bool) error {
 		return err
 	}
 	im.setSignature(s)
-	sum := sha256.Sum256(prefix)
-	if im.seen != nil && *im.seen != sum && !im.isChanged() {
-		first := im.fail("the source has changed: its start is not what it was")
-		if len(im.conf.expect) > 0 {
-			im.unlist(ticket)
-			return fmt.Errorf("%v is refused: its start is not what an earlier client read", im)
-		}
-		if first {
-			nbdkit.Error("%v has changed: its start is not what an earlier client read", im)
-		}
-	}
 	changed := im.isChanged()
 	if !changed {
 		im.seen = &sum

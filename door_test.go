@@ -137,6 +137,26 @@ func TestStartThatChangesBetweenClients(t *testing.T) {
 	im.end()
 }
 
+// What is refused at the door has taken the place of what a client has read half of: the
+// rest of that is nowhere.
+func TestPageInThePlaceOfAnImage(t *testing.T) {
+	logError = func(string, ...any) {}
+	im, c := newTestImage(t, 4*mib, "digest", "blake3")
+	if err := im.admit(c.layer, nil, true); err != nil {
+		t.Fatal(err)
+	}
+	c.read(0, 2*mib)
+	im.leave()
+	c.layer.write([]byte("<html>"+strings.Repeat(" ", 8192)), 0)
+	if im.admit(c.layer, nil, true) == nil {
+		t.Error("a page is let in")
+	}
+	if r := im.snapshot(); r.State != failed || im.canBeCompleted() {
+		t.Errorf("the state is %s", r.State)
+	}
+	im.end()
+}
+
 // An empty image is judged at the door, as nobody has anything to ask it for.
 func TestEmptyImageIsJudgedAtTheDoor(t *testing.T) {
 	defer func(log func(string, ...any)) { logError = log }(logError)

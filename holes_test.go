@@ -94,3 +94,16 @@ func byDefinition(name string, image []byte) []byte {
 	sum := sha256.Sum256(image)
 	return sum[:]
 }
+
+// A hole is overwritten while a thread hashes it. The rest is one again: a verdict that
+// took it for hashed would be waited for in vain.
+func TestOverwriteOfAHoleThatIsBeingHashed(t *testing.T) {
+	tr := newTree(treeOf(t, "blake3"), 4*mib, roomy(), 64*mib)
+	tr.addHole(0, tr.nodes.n, true)
+	c := tr.takeAnyHole(-1)
+	tr.forget(mib, mib+1)
+	tr.hashHole(c)
+	if tr.nodes.holes.total != tr.nodes.n-1 || !tr.hasHoles.Load() {
+		t.Errorf("%d leaves are in holes, that there are holes is %v", tr.nodes.holes.total, tr.hasHoles.Load())
+	}
+}

@@ -62,8 +62,9 @@ type image struct {
 
 	stale *atomic.Bool // the filter's, or nil
 
-	// changed is called, without locks, when the result has come or gone.
-	changed func()
+	// changed is called, without locks, when the result has come or gone, and added when
+	// it has come, is no error, and takes the place of none.
+	changed, added func()
 
 	clientRead, clientWritten, holes, filterRead atomic.Int64 // bytes
 
@@ -145,6 +146,7 @@ func newImage(export string, size int64, conf *config, changed func()) *image {
 		size:    size,
 		conf:    conf,
 		changed: changed,
+		added:   changed,
 		cursors: make(map[*cursor]struct{}),
 		started: time.Now(),
 	}
@@ -311,8 +313,13 @@ func (im *image) String() string { return fmt.Sprintf("export %q", im.export) }
 // touch notes that a client has asked for data, or where it is. What was known
 // of the image before that is of interest now.
 func (im *image) touch() {
-	if !im.touched.Load() && im.touched.CompareAndSwap(false, true) && im.finishedOrFailed() {
+	if im.touched.Load() || !im.touched.CompareAndSwap(false, true) || !im.finishedOrFailed() {
+		return
+	}
+	if im.refused.Load() || im.isLost() {
 		im.changed()
+	} else {
+		im.added()
 	}
 }
 

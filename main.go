@@ -52,7 +52,8 @@ type filter struct {
 	stale atomic.Bool
 
 	publishing sync.Mutex // held from the look at the images to the file
-	finished   bool       // guarded by it: the last word is written
+	finished   bool       // guarded by it, as is all of results: the last word is written
+	results    publication
 
 	directory string // in which nbdkit was started
 	queries   queries
@@ -173,6 +174,7 @@ func (f *filter) findImage(export string, size int64) (im, gone *image, err erro
 		return nil, nil, fmt.Errorf("export %q is one too many: %d others have a digest", export, len(f.images))
 	}
 	im = newImage(export, size, f.conf, f.publish)
+	im.added = f.publishSoon
 	im.stale = &f.stale
 	f.images[export] = im
 	if f.isMixed && (old != nil || len(f.images) > 1) {
@@ -215,36 +217,6 @@ func (f *filter) touched() []*image {
 		}
 	}
 	return images
-}
-
-// publish writes the results when one of them has come, and takes them back
-// when one has gone.
-func (f *filter) publish() {
-	if f.conf.file == "" {
-		return // stderr gets them once, at the end
-	}
-	// One after the other, so that the last one is the newest.
-	f.publishing.Lock()
-	defer f.publishing.Unlock()
-	if f.finished {
-		return
-	}
-	var results []result
-	final := false
-	for _, im := range f.touched() {
-		r := im.snapshot()
-		results = append(results, r)
-		final = final || r.State == complete || r.State == mismatch || r.State == failed
-	}
-	var err error
-	if final {
-		err = f.sidecar.write(results)
-	} else {
-		err = f.sidecar.withdraw()
-	}
-	if err != nil {
-		nbdkit.Error("%v", err)
-	}
 }
 
 // Finish completes what clients have left, and writes the last word.

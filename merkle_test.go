@@ -329,3 +329,25 @@ func sumOf(spec *treeSpec, image []byte) string {
 	tr.add(0, image, true)
 	return fmt.Sprintf("%x", tr.sum())
 }
+
+// A run that grows beyond its page finds no buffer of its size.
+func TestRunsStayWithinTheirPage(t *testing.T) {
+	spec := treeOf(t, "dmverity/sha256/512k")
+	n := newNodes(spec, 1<<20)
+	page := int64(1) << n.pageBits()
+	for i := range int64(2) {
+		n.put(0, i*page, make([]byte, page*int64(spec.cvSize)))
+	}
+	if n.runs.count != 2 || n.bytes != 2*spec.cvSize<<n.pageBits() {
+		t.Errorf("two pages of nodes are %d runs of %d bytes", n.runs.count, n.bytes)
+	}
+}
+
+// What is being hashed is covered, and not known yet.
+func TestWhatIsBeingHashedIsNotKnown(t *testing.T) {
+	tr := newTree(&blake3Spec, mib, roomy(), 64*mib)
+	tr.take(0, 64, true)
+	if known, covered := tr.known(), tr.covered.Load(); known != 0 || covered != 64*tr.spec.leafSize {
+		t.Errorf("%d bytes are known, %d covered", known, covered)
+	}
+}

@@ -214,3 +214,19 @@ func TestPartsBeyondTheLimitAreNotKept(t *testing.T) {
 		}
 	}
 }
+
+// Two threads copy to a leaf that is forgotten meanwhile, and its buffer is not used
+// again before both have ended: another leaf would get their bytes.
+func TestForgottenLeafToWhichTwoCopy(t *testing.T) {
+	tr := newTree(treeOf(t, "merkle/sha256/64k"), 256<<10, roomy(), 64*mib)
+	part, _, _ := tr.takePart(0, 4096, 8192, false)
+	tr.takePart(0, 8192, 12288, false)
+	if tr.forget(0, 6144); tr.parts[0] != nil {
+		t.Error("a leaf stays of which bytes were forgotten that are being copied")
+	}
+	for i := range 2 {
+		if tr.partDone(part, 4096, false); len(tr.spareParts) != i {
+			t.Errorf("%d threads have ended, and %d buffers are spare", i+1, len(tr.spareParts))
+		}
+	}
+}

@@ -63,9 +63,11 @@ func (im *image) cutLast(interrupted func() bool) {
 
 // announce publishes digests that have just been compared.
 func (im *image) announce() {
-	if im.refused.Load() {
-		defer im.announced.Store(true)
+	if !im.refused.Load() {
+		im.added()
+		return
 	}
+	defer im.announced.Store(true)
 	im.changed()
 }
 

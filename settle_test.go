@@ -248,4 +248,20 @@ func TestImageThatIsNotCompared(t *testing.T) {
 		t.Error("an image that failed later is said to be right")
 	}
 	im.end()
+	im, c = newTestImage(t, size, "digest-expect", "blake3:"+strings.Repeat("00", 32))
+	c.write(c.layer.bytes, 0, true)
+	im.disconnect(c.cursor)
+	if im.end(); im.isCompared() {
+		t.Error("a wrong copy that nobody has read is said to be right")
+	}
+}
+
+// A mismatch at the door is final, though the client that has come may write.
+func TestVerifyIsFinal(t *testing.T) {
+	logError = func(string, ...any) {}
+	im, c := newTestImage(t, mib, "digest-verify", "before", "digest-expect", "blake3:"+strings.Repeat("00", 32))
+	if im.verify(c.layer, 1) == nil || !im.refused.Load() {
+		t.Errorf("a wrong image is refused: %v", im.refused.Load())
+	}
+	im.end()
 }

@@ -161,6 +161,9 @@ func TestClaimsOfAStageTakeNoMemory(t *testing.T) {
 	if len(tr.spareClaims) == 0 {
 		t.Fatal("no claim was made")
 	}
+	if len(tr.stages.live) > 0 {
+		t.Error("a stage whose leaves are claimed is listed for good")
+	}
 	for _, c := range tr.spareClaims {
 		if c.cvs != nil {
 			t.Fatalf("a claim has taken %d bytes", len(c.cvs))
@@ -320,5 +323,23 @@ func TestEndPassWaitsForThreadsThatHash(t *testing.T) {
 			t.Errorf("%s: the pass ends, and the state is %s", digest, im.snapshot().State)
 		}
 		hashed()
+	}
+}
+
+// Bytes that begin within a leaf are for no stage, though they are as many as leaves have.
+func TestNoStageForPartsOfLeaves(t *testing.T) {
+	for _, d := range definitions {
+		a, _ := parseAlgorithm(d.name)
+		spec := a.tree(d.salt)
+		image := randomBytes(rand.New(rand.NewPCG(5, 45)), 64*spec.leafSize)
+		tr := newTree(spec, int64(len(image)), roomy(), 64*mib)
+		at := spec.leafSize / 2
+		if tr.stage(at, image[at:at+spec.leafSize]) {
+			t.Errorf("%s: the halves of two leaves are on a stage", d.name)
+		}
+		completed(tr, image)
+		if got, want := tr.sum(), d.sum(image); !bytes.Equal(got, want) {
+			t.Errorf("%s: %x, want %x", d.name, got, want)
+		}
 	}
 }

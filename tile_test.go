@@ -311,3 +311,16 @@ func TestNoTileWhereTheLastLeafIsKnown(t *testing.T) {
 	}
 	wantSum(t, tr, image)
 }
+
+// A node has more leaves than a tile can have cells: there are no tiles.
+func TestTreesThatAreTooWideForTiles(t *testing.T) {
+	spec := treeOf(t, "dmverity/sha256/8k")
+	image := randomBytes(rand.New(rand.NewPCG(8, 8)), 512*spec.leafSize)
+	tr := newTree(spec, int64(len(image)), roomy(), 64*mib)
+	for i := int64(0); i < int64(len(image)); i += 2 * spec.leafSize {
+		if p := image[i : i+spec.leafSize]; !tr.stage(i, p) {
+			tr.add(i, p, true)
+		}
+	}
+	wantSum(t, tr, image)
+}
