@@ -129,24 +129,27 @@ next_pread (nbdkit_next *next, void *buf, uint32_t count, uint64_t offset, int *
   return pread_blocks (next, buf, count, offset, minimum, maximum, err);
 }
 
-// The list leaves out what is asked for in front of its start.
+// The list leaves out what is asked for in front of its start. That could be the one
+// extent that would be told, and a list without any is an error.
 static int
 next_extents (nbdkit_next *next, uint32_t count, uint64_t offset,
               struct nbdkit_extents *extents, int *err)
 {
   const uint64_t size = next->get_size (next);
   uint64_t end = offset + count;
-  uint32_t minimum, maximum;
+  uint32_t minimum, maximum, flags = NBDKIT_FLAG_REQ_ONE;
 
   if (next_block_size (next, &minimum, &maximum) == -1) {
     *err = EIO;
     return -1;
   }
+  if (offset % minimum > 0)
+    flags = 0;
   offset -= offset % minimum;
   end += (minimum - end % minimum) % minimum;
   if (end > size)
     end = size;
-  return next->extents (next, end - offset, offset, NBDKIT_FLAG_REQ_ONE, extents, err);
+  return next->extents (next, end - offset, offset, flags, extents, err);
 }
 
 static void
