@@ -92,17 +92,17 @@ func (c *conn) inspect(im *image, next nbdkit.Next) error {
 	return nil
 }
 
-// Finalize completes an export that has a name, when its last client leaves:
-// at shutdown, the layers below are opened on behalf of no client, and do not
-// learn from nbdkit which export is meant; nor do they have TLS, and where that may make
-// a difference that nobody could see, the default export is completed here, too. The
-// retry filter in front may be about to open it again, while the client waits for a
-// request: then nobody can tell.
 func (c *conn) Finalize(next nbdkit.Next) error {
 	c.retire(next, c.image, c.cursor)
 	return nil
 }
 
+// retire completes an export that has a name, when its last client leaves, or is refused:
+// at shutdown, the layers below are opened on behalf of no client, and do not
+// learn from nbdkit which export is meant, as the nbd plugin must of the default one, too;
+// nor do they have TLS, and where that may make a difference that nobody could see, the
+// default export is completed here as well. The retry filter in front may be about to
+// open it again, while the client waits for a request: then nobody can tell.
 func (c *conn) retire(next nbdkit.Next, im *image, cursor *cursor) {
 	if c.export == "" && !c.filter.isDynamic && (!c.tls || im.isSeen()) || c.filter.isRetried || !im.retire(cursor) {
 		return

@@ -313,9 +313,13 @@ func (im *image) String() string { return fmt.Sprintf("export %q", im.export) }
 // touch notes that a client has asked for data, or where it is. What was known
 // of the image before that is of interest now.
 func (im *image) touch() {
-	if im.touched.Load() || !im.touched.CompareAndSwap(false, true) || !im.finishedOrFailed() {
-		return
+	if !im.touched.Load() && im.touched.CompareAndSwap(false, true) && im.finishedOrFailed() {
+		im.publish()
 	}
+}
+
+// publish hands on a result that was not told before.
+func (im *image) publish() {
 	if im.refused.Load() || im.isLost() {
 		im.changed()
 	} else {

@@ -103,8 +103,8 @@ func (f *filter) Configure(params, others []nbdkit.Param, directory string) (err
 // client asks for. At shutdown no client does, and the plugin of nbdkit 1.32 ends nbdkit
 // then: it asserts that there is a name.
 func isDynamicExport(p nbdkit.Param) bool {
-	dynamic, err := parseBool(p.Value)
-	return p.Key == "dynamic-export" && (dynamic || err != nil)
+	dynamic, _ := parseBool(p.Value) // the plugin has taken it
+	return dynamic && p.Key == "dynamic-export"
 }
 
 func (f *filter) Start(parallel bool) error {

@@ -17,7 +17,7 @@ import (
 // not the right one, never waits.
 
 const (
-	// publishedAtOnce is how many results are never waited for.
+	// publishedAtOnce is from how many results on the file rests.
 	publishedAtOnce = 100
 	// publishRest is how many times as long as it was written the file rests.
 	publishRest = 9
@@ -25,7 +25,6 @@ const (
 
 // A publication is how far the results have been written.
 type publication struct {
-	count int       // how many there were
 	rest  time.Time // until then nothing is added
 	isDue bool      // something will be, then
 }
@@ -60,8 +59,9 @@ func (f *filter) publish() {
 	if err != nil {
 		nbdkit.Error("%v", err)
 	}
-	f.results.count = len(results)
-	f.results.rest = time.Now().Add(publishRest * time.Since(began))
+	if len(results) >= publishedAtOnce {
+		f.results.rest = time.Now().Add(publishRest * time.Since(began))
+	}
 }
 
 // publishSoon is publish for a result that is only added.
@@ -77,12 +77,11 @@ func (f *filter) publishSoon() {
 func (f *filter) mayWait() bool {
 	f.publishing.Lock()
 	defer f.publishing.Unlock()
-	r := &f.results
-	rest := time.Until(r.rest)
-	if r.isDue || r.count < publishedAtOnce || rest <= 0 {
-		return r.isDue
+	rest := time.Until(f.results.rest)
+	if f.results.isDue || rest <= 0 {
+		return f.results.isDue
 	}
-	r.isDue = true
+	f.results.isDue = true
 	time.AfterFunc(rest, func() {
 		defer func() {
 			if v := recover(); v != nil {

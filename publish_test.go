@@ -5,7 +5,6 @@ package main
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -18,10 +17,8 @@ import (
 func TestResultsOfManyExportsAreWrittenNowAndThen(t *testing.T) {
 	logError = func(string, ...any) {}
 	const size = 4096
-	file := filepath.Join(t.TempDir(), "sums")
 	right := blake3.Sum256(newDisk(t, size).bytes)
-	d := newDisk(t, size, "digest-expect", fmt.Sprintf("blake3:%x", right), "digest-file", file, "digest-format", "json")
-	d.filter.sidecar = newSidecar(file, d.filter.conf.format, -1)
+	d, file := newDiskWithFile(t, size, "digest-expect", fmt.Sprintf("blake3:%x", right), "digest-format", "json")
 	results := func() int {
 		text, _ := os.ReadFile(file)
 		return strings.Count(string(text), "\"export\":")
@@ -33,7 +30,6 @@ func TestResultsOfManyExportsAreWrittenNowAndThen(t *testing.T) {
 	}
 	first := add(0)
 	for i := range publishedAtOnce - 1 {
-		d.filter.results.rest = time.Now().Add(time.Hour)
 		if got := results(); got != i+1 {
 			t.Fatalf("of %d results there are %d", i+1, got)
 		}

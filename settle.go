@@ -63,12 +63,10 @@ func (im *image) cutLast(interrupted func() bool) {
 
 // announce publishes digests that have just been compared.
 func (im *image) announce() {
-	if !im.refused.Load() {
-		im.added()
-		return
+	if im.refused.Load() {
+		defer im.announced.Store(true)
 	}
-	defer im.announced.Store(true)
-	im.changed()
+	im.publish()
 }
 
 // quiet tells whether no request can make a digest wrong.
@@ -79,7 +77,7 @@ func (im *image) quiet() (began int, ok bool) {
 }
 
 func (im *image) quietLocked() bool {
-	return im.doubtful == 0 && im.writes == 0 && im.writers == 0 && im.failure == "" && im.sums == nil && !im.ended && !im.deferred.Load()
+	return !im.inDoubtLocked() && im.writers == 0 && im.failure == "" && im.sums == nil && !im.ended && !im.deferred.Load()
 }
 
 // takeSums returns the digests, with "" for those that are not complete (any

@@ -327,13 +327,20 @@ func TestResultsOfManyExportsAreKept(t *testing.T) {
 	}
 }
 
-// The result of another export is gone from the file before the disk changes.
-func TestResultOfATwinIsWithdrawn(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "sums")
-	d := newDisk(t, 128<<10, "digest", "blake3", "digest-file", file)
+// newDiskWithFile is newDisk for a filter that writes its results.
+func newDiskWithFile(t *testing.T, size int64, params ...string) (d *disk, file string) {
+	t.Helper()
+	file = filepath.Join(t.TempDir(), "sums")
+	d = newDisk(t, size, append(params, "digest-file", file)...)
 	d.filter.sidecar = newSidecar(file, d.filter.conf.format, -1)
-	reader, writer := d.open(t, "disk"), d.open(t, "")
-	reader.read(0, 128<<10)
+	return d, file
+}
+
+// wantWithdrawn has one client read all of the disk, and checks that the result is gone
+// before another one writes.
+func (d *disk) wantWithdrawn(t *testing.T, file string, reader, writer *client) {
+	t.Helper()
+	reader.read(0, int64(len(d.bytes)))
 	if _, err := os.Stat(file); err != nil {
 		t.Fatal(err)
 	}
@@ -344,23 +351,19 @@ func TestResultOfATwinIsWithdrawn(t *testing.T) {
 	}
 }
 
+// The result of another export is gone from the file before the disk changes.
+func TestResultOfATwinIsWithdrawn(t *testing.T) {
+	d, file := newDiskWithFile(t, 128<<10, "digest", "blake3")
+	d.wantWithdrawn(t, file, d.open(t, "disk"), d.open(t, ""))
+}
+
 // So it is if another export, which is told after that one, has no result.
 func TestResultOfOneOfTwoTwinsIsWithdrawn(t *testing.T) {
 	logError = func(string, ...any) {}
-	file := filepath.Join(t.TempDir(), "sums")
-	d := newDisk(t, 256<<10, "digest", "blake3", "digest-file", file)
-	d.filter.sidecar = newSidecar(file, d.filter.conf.format, -1)
+	d, file := newDiskWithFile(t, 256<<10, "digest", "blake3")
 	writer := d.open(t, "disk")
 	d.bytes = d.bytes[:128<<10]
 	reader := d.open(t, "")
 	d.open(t, "disk") // of another size: the writer's is gone
-	reader.read(0, 128<<10)
-	if _, err := os.Stat(file); err != nil {
-		t.Fatal(err)
-	}
-	writer.im.beginWrite(writer.cursor, 0, 4096)
-	d.filter.overwritten(writer.im, 0, 4096)
-	if text, err := os.ReadFile(file); err == nil {
-		t.Errorf("while the disk is written the file is\n%s", text)
-	}
+	d.wantWithdrawn(t, file, reader, writer)
 }

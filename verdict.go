@@ -239,8 +239,10 @@ func (im *image) verdictOfWriter() error {
 func (im *image) inDoubt() (began int, doubt bool) {
 	im.mu.Lock()
 	defer im.mu.Unlock()
-	return im.began, im.doubtful > 0 || im.writes > 0
+	return im.began, im.inDoubtLocked()
 }
+
+func (im *image) inDoubtLocked() bool { return im.doubtful > 0 || im.writes > 0 }
 
 // errNoVerdict fails a request that waits for the digest when nbdkit is told to
 // end: the copy must not be taken for a good one.

@@ -314,5 +314,18 @@ func TestDefaultExportOfAnotherServerByName(t *testing.T) {
 		s.stop()
 		wantDigests(t, sidecar, image, "sha256")
 	}
+	// Behind the retry filter nobody knows when the last client leaves.
+	sidecar := filepath.Join(t.TempDir(), "disk.sum")
+	s := serve(t, "-r", "--filter=retry", "--filter="+filter, "nbd", "socket="+upstream.socket(), "dynamic-export=true",
+		"digest=sha256", "digest-unread=late", "digest-file="+sidecar)
+	client := dial(t, s, "")
+	if _, err := client.Read(mib, 3*mib); err != nil {
+		t.Fatal(err)
+	}
+	client.Close()
+	if log := s.stop(); !strings.Contains(log, "is not complete: behind the retry filter") {
+		t.Errorf("the log has\n%s", log)
+	}
+	wantComments(t, sidecar, 1)
 	upstream.stop()
 }

@@ -57,6 +57,17 @@ func TestPodImportsTheRightImageOrNone(t *testing.T) {
 			if status := sidecar.stop(); good && status != 0 {
 				t.Errorf("%s: exit status %d", sidecar.spec.Name, status)
 			}
+			if c.again {
+				k.newPod()
+				second := k.startSidecar()
+				if status := k.start(k.spec.Containers[0]).wait(); status == 0 {
+					t.Error("the second attempt does not fail")
+				}
+				if _, there := k.copied(); there {
+					t.Error("there is a disk after the second attempt")
+				}
+				second.stop()
+			}
 			t.Logf("sidecar: %s", sidecar.log.String())
 			if !strings.Contains(sidecar.log.String(), c.log) {
 				t.Errorf("the sidecar's log is\n%s\nwithout %q", sidecar.log.String(), c.log)
