@@ -54,6 +54,7 @@ func TestExpectedDigestOnTheCommandLine(t *testing.T) {
 	for value, want := range map[string]string{
 		"sha256:" + emptySHA256:                  "sha256:" + emptySHA256,
 		"SHA256:" + strings.ToUpper(emptySHA256): "sha256:" + emptySHA256,
+		"SHA-256:" + emptySHA256:                 "sha256:" + emptySHA256,
 		"md5:" + emptyMD5:                        "md5:" + emptyMD5,
 		"sha1:" + emptySHA1:                      "sha1:" + emptySHA1,
 		"sha224:" + emptySHA224:                  "sha224:" + emptySHA224,

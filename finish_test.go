@@ -52,25 +52,28 @@ func TestEndPassWithoutExtents(t *testing.T) {
 // An end pass asks for about as many extents as there are, however the layer below tells
 // them, and little more often than there are long ones.
 func TestEndPassAsksForFewExtents(t *testing.T) {
-	for _, c := range []struct{ size, extent, asked, told int64 }{
-		{64 * mib, 8 << 10, 2 * 64 * mib / (8 << 10), 64 * mib / (8 << 10) * (minAhead + endReadSize) / (8 << 10)},
-		{1 << 40, 1 << 38, 2 << 40 / maxAhead, 4 << 40 / maxAhead},
+	const small = 64 * mib / (8 << 10)
+	for _, c := range []struct{ size, hole, extent, asked, told int64 }{
+		{64 * mib, 0, 8 << 10, 2 * small, small * (minAhead + endReadSize) / (8 << 10)},
+		{1<<30 + 64*mib, 1 << 30, 8 << 10, 2 * small, small * (minAhead + endReadSize) / (8 << 10)},
+		{1 << 40, 0, 1 << 38, 2 << 40 / maxAhead, 4 << 40 / maxAhead},
 	} {
 		im := newImage("", c.size, testConfig(t, "digest", "blake3"), func() {})
-		l := &stripedLayer{extent: c.extent, data: c.extent < mib}
+		l := &stripedLayer{hole: c.hole, extent: c.extent, data: c.extent < mib}
 		pass := endPass{im: im, next: l, interrupted: never}
 		if err := pass.run(1); err != nil || im.snapshot().State != complete {
 			t.Errorf("%v, %s", err, im.snapshot().State)
 		}
 		if l.asked > c.asked || l.told > c.told {
-			t.Errorf("extents of %d bytes: asked %d times, and told %d: want %d and %d", c.extent, l.asked, l.told, c.asked, c.told)
+			t.Errorf("extents of %d bytes behind %d: asked %d times, and told %d: want %d and %d", c.extent, c.hole, l.asked, l.told, c.asked, c.told)
 		}
 	}
 }
 
-// stripedLayer has extents of one length, of zeros or, in turn, of zeros and data, and
-// tells all that it is asked for.
+// stripedLayer has a hole, and then extents of one length, of zeros or, in turn, of zeros
+// and data. It tells all that it is asked for.
 type stripedLayer struct {
+	hole        int64
 	extent      int64
 	data        bool
 	asked, told int64
@@ -81,9 +84,9 @@ func (l *stripedLayer) ReadAt(p []byte, _ int64) (int, error) { return len(p), n
 func (l *stripedLayer) Extents(offset, size int64, each func(offset, length int64, zero bool)) error {
 	l.asked++
 	for offset < size {
-		end := min(size, offset-offset%l.extent+l.extent)
+		end := min(size, max(l.hole, offset-offset%l.extent+l.extent))
 		l.told++
-		each(offset, end-offset, !l.data || offset/l.extent%2 == 0)
+		each(offset, end-offset, !l.data || offset < l.hole || offset/l.extent%2 == 0)
 		offset = end
 	}
 	return nil

@@ -78,17 +78,16 @@ func (f *filter) mayWait() bool {
 	f.publishing.Lock()
 	defer f.publishing.Unlock()
 	rest := time.Until(f.results.rest)
-	if f.results.isDue || rest <= 0 {
-		return f.results.isDue
+	if rest > 0 && !f.results.isDue {
+		f.results.isDue = true
+		time.AfterFunc(rest, func() {
+			defer func() {
+				if v := recover(); v != nil {
+					nbdkit.Error("internal error in writing the results: %v", v)
+				}
+			}()
+			f.publish()
+		})
 	}
-	f.results.isDue = true
-	time.AfterFunc(rest, func() {
-		defer func() {
-			if v := recover(); v != nil {
-				nbdkit.Error("internal error in writing the results: %v", v)
-			}
-		}()
-		f.publish()
-	})
-	return true
+	return rest > 0
 }
