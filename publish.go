@@ -25,8 +25,8 @@ const (
 
 // A publication is how far the results have been written.
 type publication struct {
-	rest  time.Time // until then nothing is added
-	isDue bool      // something will be, then
+	rest time.Time   // until then nothing is added
+	due  *time.Timer // writes it then, or nil if nothing has been left for it
 }
 
 // publish writes the results when one of them has come, and takes them back
@@ -41,7 +41,10 @@ func (f *filter) publish() {
 	if f.finished {
 		return
 	}
-	f.results.isDue = false
+	if f.results.due != nil {
+		f.results.due.Stop()
+		f.results.due = nil
+	}
 	began := time.Now()
 	var results []result
 	final := false
@@ -78,9 +81,8 @@ func (f *filter) mayWait() bool {
 	f.publishing.Lock()
 	defer f.publishing.Unlock()
 	rest := time.Until(f.results.rest)
-	if rest > 0 && !f.results.isDue {
-		f.results.isDue = true
-		time.AfterFunc(rest, func() {
+	if rest > 0 && f.results.due == nil {
+		f.results.due = time.AfterFunc(rest, func() {
 			defer func() {
 				if v := recover(); v != nil {
 					nbdkit.Error("internal error in writing the results: %v", v)

@@ -37,23 +37,25 @@ func TestResultsOfManyExportsAreWrittenNowAndThen(t *testing.T) {
 	}
 	d.filter.results.rest = time.Now().Add(time.Hour)
 	add(1000)
-	if got := results(); got != publishedAtOnce || !d.filter.results.isDue {
-		t.Errorf("%d results are there, and another one is due: %v", got, d.filter.results.isDue)
+	due := d.filter.results.due
+	add(1003)
+	if got := results(); got != publishedAtOnce || due == nil || d.filter.results.due != due {
+		t.Errorf("%d results are there, and others are due: %v, and then %v", got, due, d.filter.results.due)
 	}
 	first.im.beginWrite(first.cursor, 0, 1)
-	if got := results(); got != publishedAtOnce+1 || d.filter.results.isDue {
+	if got := results(); got != publishedAtOnce+2 || d.filter.results.due != nil {
 		t.Errorf("one was taken back, and of the others %d are there", got)
 	}
 	d.filter.results.rest = time.Now().Add(time.Hour)
 	d.bytes[0]++
 	add(1001)
-	if got := results(); got != publishedAtOnce+2 {
+	if got := results(); got != publishedAtOnce+3 {
 		t.Errorf("there is a mismatch, and of all %d are there", got)
 	}
 	d.filter.results.rest = time.Time{}
 	d.bytes[0]--
 	add(1002)
-	if got := results(); got != publishedAtOnce+3 {
+	if got := results(); got != publishedAtOnce+4 {
 		t.Errorf("the file has rested, and of all %d are there", got)
 	}
 }
