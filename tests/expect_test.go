@@ -223,8 +223,7 @@ func TestWrittenCopyIsCompared(t *testing.T) {
 				if !right {
 					want = "mismatch"
 				}
-				waitFor(t, "the client to be gone", func() bool { return ask(t, s, ".digest-final").Images[0].State != "changing" })
-				if state := ask(t, s, ".digest-final").Images[0].State; state != want {
+				if state := askWhenGone(t, s).Images[0].State; state != want {
 					t.Errorf("the state is %s", state)
 				}
 				s.signal(terminate)

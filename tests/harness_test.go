@@ -161,6 +161,13 @@ func waitFor(t *testing.T, what string, condition func() bool) {
 	}
 }
 
+// waitForClose waits until nbdkit, which must be verbose, has closed a connection
+// down to the plugin: a client is gone before that.
+func (s *server) waitForClose(t *testing.T, plugin string) {
+	t.Helper()
+	waitFor(t, "nbdkit to close the connection", func() bool { return strings.Contains(s.stderr(), "debug: "+plugin+": close") })
+}
+
 // nbdsh runs a script of nbdsh, in which h is connected, and returns what it
 // prints.
 func nbdsh(t *testing.T, uri, script string) string {

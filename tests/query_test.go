@@ -45,6 +45,17 @@ func ask(t *testing.T, s *server, query string) document {
 	return parse(t, contents(t, out))
 }
 
+// askWhenGone asks for the final digest when the client that has written is gone:
+// nbdkit may still be closing its connection.
+func askWhenGone(t *testing.T, s *server) (d document) {
+	t.Helper()
+	waitFor(t, "the client that has written to be gone", func() bool {
+		d = ask(t, s, ".digest-final")
+		return d.Images[0].State != "changing"
+	})
+	return d
+}
+
 // state tells about each image of a document in a line.
 func (d document) state() string {
 	var all []string

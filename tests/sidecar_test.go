@@ -257,10 +257,10 @@ func TestResultThatCannotBeWrittenIsAnError(t *testing.T) {
 
 // What was taken back must not stay when there is no room for what is true.
 func TestOldResultDoesNotStayOnAFullDisk(t *testing.T) {
-	name := strings.Repeat("x", 4000) // more than the log
+	name := strings.Repeat("x", 100_000) // more than the log
 	limit := func(t *testing.T, s *server) {
 		t.Helper()
-		if err := unix.Prlimit(s.cmd.Process.Pid, unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: 3000, Max: unix.RLIM_INFINITY}, nil); err != nil {
+		if err := unix.Prlimit(s.cmd.Process.Pid, unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: 90_000, Max: unix.RLIM_INFINITY}, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -268,9 +268,10 @@ func TestOldResultDoesNotStayOnAFullDisk(t *testing.T) {
 	t.Run("when the source changes", func(t *testing.T) {
 		t.Parallel()
 		image, sidecar := randomImage(t, 1*mib), filepath.Join(t.TempDir(), "disk.sum")
-		s := serve(t, "-r", "--filter="+filter, "file", image, "digest=sha256", "digest-name="+name, "digest-file="+sidecar)
-		copyAll(t, s.uri())
+		s := serve(t, "-v", "-r", "--filter="+filter, "file", image, "digest=sha256", "digest-name="+name, "digest-file="+sidecar)
+		run(t, "", "nbdcopy", "--connections=1", s.uri(), "null:")
 		waitFor(t, "the result", func() bool { return exists(sidecar) })
+		s.waitForClose(t, "file")
 		limit(t, s)
 		other := []byte(contents(t, image))
 		other[0]++
@@ -342,12 +343,14 @@ func TestResultOfAnotherSizeDoesNotStay(t *testing.T) {
 	sidecar := filepath.Join(t.TempDir(), "sum.txt")
 	s := serve(t, "-r", "--filter="+filter, "file", image, "digest=sha256", "digest-file="+sidecar)
 	copyAll(t, s.uri())
+	waitFor(t, "the result", func() bool { return exists(sidecar) })
 	wantDigests(t, sidecar, image, "sha256")
 	if err := os.Truncate(image, 1<<19); err != nil {
 		t.Fatal(err)
 	}
 	nbdsh(t, s.uri(), fmt.Sprintf("import os; assert h.get_size() == 1 << 19 and not os.path.exists(%q)", sidecar))
 	copyAll(t, s.uri())
+	waitFor(t, "the new result", func() bool { return exists(sidecar) })
 	wantDigests(t, sidecar, image, "sha256")
 }
 

@@ -164,10 +164,10 @@ func TestLookAtAnImageIsNotASecondRead(t *testing.T) {
 func TestChangedSourceIsNoticed(t *testing.T) {
 	image := randomImage(t, 3*mib)
 	dir := t.TempDir()
-	s := serve(t, "-r", "--filter="+filter, "--filter=log", "file", image, "logfile="+dir+"/log", "digest-file="+dir+"/sum")
+	s := serve(t, "-v", "-r", "--filter="+filter, "file", image, "digest-file="+dir+"/sum")
 	nbdsh(t, s.uri(), "h.pread(65536, 0)")
 	// As long as it is there, the next client is answered from memory.
-	waitFor(t, "nbdkit to see the client go", func() bool { return strings.Contains(contents(t, dir+"/log"), "Disconnect") })
+	s.waitForClose(t, "file")
 	f, err := os.OpenFile(image, os.O_WRONLY, 0)
 	if err != nil {
 		t.Fatal(err)

@@ -72,7 +72,7 @@ h.pwrite(h.pread(1 << 20, 0), 0)
 h.flush()
 q.flush()
 assert bytes(q.pread(q.get_size(), 0)).startswith(b"{")`, s.uriOf(".digest")))
-	wantState(t, ask(t, s, ".digest-final"), " complete blake3:"+sumOf(t, "blake3", image))
+	wantState(t, askWhenGone(t, s), " complete blake3:"+sumOf(t, "blake3", image))
 	s.stop()
 }
 
@@ -450,7 +450,7 @@ h.add_meta_context("base:allocation")
 h.connect_uri(%q)
 %s
 h.shutdown()`, s.uri(), write))
-				state := ask(t, s, ".digest-final")
+				state := askWhenGone(t, s)
 				// Not nbdcopy, which believes what it is told of holes.
 				offline(t, fmt.Sprintf(`
 h.connect_uri(%q)

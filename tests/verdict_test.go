@@ -114,12 +114,13 @@ func TestFailedImageIsNotVerified(t *testing.T) {
 		s.stop()
 	})
 	t.Run("because the source has changed", func(t *testing.T) {
-		s := serve(t, "-r", "--filter="+filter, "file", image, expect, "digest-verify=before")
+		s := serve(t, "-v", "-r", "--filter="+filter, "file", image, expect, "digest-verify=before")
 		c := dial(t, s, "")
 		if _, err := c.Read(0, mib); err != nil {
 			t.Error(err)
 		}
 		c.Close()
+		s.waitForClose(t, "file")
 		replaceContent(t, image)
 		for range 2 {
 			if c, err := nbd.Dial(s.socket(), "", patience); err == nil {
