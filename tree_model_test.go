@@ -336,6 +336,23 @@ func TestTableOfZeros(t *testing.T) {
 	}
 }
 
+// An ext4 of 4 TiB has data every 2 GiB, if only a block: the table is fine enough for
+// most of the zeros between.
+func TestTableIsFineEnoughForExt4(t *testing.T) {
+	const gib, size = 1 << 30, 4 << 40
+	tr := newTree(&blake3Spec, size, roomy(), mib)
+	leaf := tr.spec.leafSize
+	for _, c := range []struct{ lo, hi, share int64 }{{0, 128 * gib, 512}, {128 * gib, 1024 * gib, 128}, {1024 * gib, size, 16}} {
+		hashed := int64(0)
+		for at := c.lo; at < c.hi; at += 2 * gib {
+			hashed += tr.holeCost((at+4096)/leaf, (at+2*gib)/leaf, size)
+		}
+		if most := (c.hi - c.lo) / c.share; hashed > most {
+			t.Errorf("%d GiB of zeros from %d to %d GiB are hashed, want at most %d", hashed/gib, c.lo/gib, c.hi/gib, most/gib)
+		}
+	}
+}
+
 func hashedZeros(cv []byte, first, size int64) {
 	if size <= int64(len(zeroes)) {
 		blake3Subtree(cv, zeroes[:size], first)
