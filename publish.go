@@ -10,10 +10,10 @@ import (
 
 // Notes on when the sidecar is written
 //
-// It has the results of all exports, so whoever adds one writes all of it, at once. Where a plugin serves thousands, that
-// would take most of the time: then what is only added waits, so that the file is written
-// for a tenth of the time at most. What takes a result back, or says that an image is
-// not the right one, never waits.
+// It has the results of all exports, so whoever adds one writes all of it, at once.
+// Where a plugin serves thousands, that would take most of the time: then what is only
+// added waits, so that the file is written for a tenth of the time at most. What takes a
+// result back, or says that an image is not the right one, never waits.
 
 const (
 	// publishedAtOnce is from how many results on the file rests.
