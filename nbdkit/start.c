@@ -44,7 +44,7 @@ static const unsigned long auxv_types[] = {
  * threads each time.  A monitor that may oversleep by as many nanoseconds
  * finds little to do: a copy takes 15% less CPU time.
  */
-#define GO_TIMER_SLACK 1000000
+#define GO_TIMER_SLACK 4000000
 
 /* Each thread that calls malloc reserves 64 to 128 MiB of addresses, as long as
  * there are any.  With a limit on them, the first of Go's own threads could
