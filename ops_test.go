@@ -191,6 +191,12 @@ func TestReadWhileAWriteForgets(t *testing.T) {
 func TestDataOfBeforeAFailedWrite(t *testing.T) {
 	for _, digest := range []string{"blake3", "sha256"} {
 		im, c := newTestImage(t, 64<<10, "digest", digest)
+		hashed := false
+		im.known[0] = forgetful{im.known[0], func() {
+			if hashed {
+				im.settle()
+			}
+		}}
 		writer := im.connect()
 		old := bytes.Clone(c.layer.bytes)
 		ticket := im.beginRead(c.cursor, 0, 64<<10)
@@ -201,7 +207,7 @@ func TestDataOfBeforeAFailedWrite(t *testing.T) {
 		im.disconnect(writer)
 		im.feed(c.layer, c.cursor, 0, old)
 		im.drain(never)
-		im.known[0] = forgetful{im.known[0], im.settle}
+		hashed = true
 		im.unlist(ticket)
 		if state := im.snapshot().State; state == complete {
 			t.Errorf("%s: the image is complete with data of before a write", digest)
