@@ -65,8 +65,11 @@ func (t *tree) maxPieces() int { return max(8, int(t.spec.leafSize>>10)) }
 // the list of its pieces.
 func (t *tree) partCost() int64 {
 	const perPart, perPiece = 256, 24
-	return t.spec.leafSize + perPart + perPiece*int64(t.maxPieces())
+	return t.partSize() + perPart + perPiece*int64(t.maxPieces())
 }
+
+// partSize is how many bytes a part has room for.
+func (t *tree) partSize() int64 { return min(t.spec.leafSize, t.size) }
 
 func (t *tree) newPart(index int64, needed bool) (part *partial) {
 	if t.covers(index, index+1) {
@@ -84,10 +87,10 @@ func (t *tree) newPart(index int64, needed bool) (part *partial) {
 			// The filter's own reads are in order: the next one completes the leaf.
 			t.memory.used.Add(t.partCost())
 		}
-		part = &partial{buf: make([]byte, 0, t.spec.leafSize)}
+		part = &partial{buf: make([]byte, 0, t.partSize())}
 	}
 	part.index = index
-	part.buf = part.buf[:min(t.spec.leafSize, t.size-index*t.spec.leafSize)]
+	part.buf = part.buf[:min(t.partSize(), t.size-index*t.spec.leafSize)]
 	t.parts[index] = part
 	return part
 }

@@ -48,10 +48,16 @@ func (im *image) restLimit() int64 { return max(restMax, im.size/restShare) }
 // what it has made of a container, to go on with it.
 func (im *image) littleLimit() int64 {
 	limit := im.restLimit()
-	if len(im.conf.expect) > 0 && im.clientRead.Load()-im.readBefore.Load()+im.holes.Load() >= im.size/2 {
+	if len(im.conf.expect) > 0 && im.asked() >= im.size/2 {
 		return limit
 	}
 	return min(limit, im.size/passedFactor)
+}
+
+// asked returns how many bytes clients have asked for since the last write. What they
+// asked for twice counts twice.
+func (im *image) asked() int64 {
+	return im.clientRead.Load() - im.readBefore.Load() + im.holes.Load()
 }
 
 // isLittleLeft tells, mostly without a lock, whether there may be a rest.
@@ -192,10 +198,11 @@ func (im *image) rest(c *cursor) (r lack, ok bool) {
 }
 
 // readsOn tells whether a client may be expected to go on in [lo, hi). If a
-// verdict is due, that another one does is no reason to go without.
+// verdict is due, that another one does is no reason to go without; nor is where this
+// one is, once it may have asked for all, and what it read found no room.
 func (im *image) readsOn(c *cursor, lo, hi int64) bool {
 	if len(im.conf.expect) > 0 {
-		return lo <= c.at && c.at < hi
+		return lo <= c.at && c.at < hi && im.asked() < im.size
 	}
 	return im.atWork(lo, hi, 0)
 }
