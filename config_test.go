@@ -141,7 +141,7 @@ func FuzzParameters(f *testing.F) {
 
 // A size is what it is by arithmetic that knows no limit, or an error.
 func FuzzSizes(f *testing.F) {
-	for _, s := range []string{"", "0", "64M", "1m", "2s", "512b", "8E", "7e", "9223372036854775807", "9223372036854775808", "-1", "+1", "1_0", "k", "1kk"} {
+	for _, s := range []string{"", "0", "64M", "1m", "2s", "512b", "8E", "7e", "9223372036854775807", "9223372036854775808", "16E", "17179869185G", "36028797018963969s", "-1", "+1", "1_0", "k", "1kk"} {
 		f.Add(s)
 	}
 	form := regexp.MustCompile(`^([0-9]+)([bskmgtpeBSKMGTPE]?)$`)

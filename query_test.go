@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"strings"
 	"testing"
@@ -114,6 +115,53 @@ func TestFinalDocumentFits(t *testing.T) {
 				t.Errorf("the document has %d bytes of %d", len(doc), size)
 			}
 		}
+	}
+}
+
+// What is known of the start of an image can be longer than was reserved: then less of it
+// is told.
+func TestFinalDocumentWithManyWarningsFits(t *testing.T) {
+	r := unopened("", testConfig(t, "digest", "blake3"))
+	size := new(queries).roundUp(len(formatJSON(widest([]result{r}))))
+	r.Signature = &signatureResult{Kind: "ext4", Group: "filesystem", Kinds: []string{"ext4"},
+		Warnings: []string{strings.Repeat("w", 3*size)}}
+	doc := padTo(fit([]result{r}, size), size)
+	if len(doc) != size || !json.Valid(doc) || !bytes.Contains(doc, []byte(`"ext4"`)) {
+		t.Errorf("%d bytes of %d: %s", len(doc), size, doc)
+	}
+}
+
+// A query for all images is for those that clients have opened, and one for the default
+// export for the one that it is.
+func TestWhichImagesAreAskedFor(t *testing.T) {
+	f := newFilter()
+	f.conf = testConfig(t, "digest", "blake3")
+	open := func(name string) {
+		im, err := f.image(name, mib)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(im.end)
+	}
+	open("a")
+	open("b")
+	if got := strings.Join(f.asked(query{all: true}), " "); got != "a b" {
+		t.Errorf("all images are %q", got)
+	}
+	f.defaults = map[string]bool{"a": true}
+	if got := f.named(""); got != "a" {
+		t.Errorf("the default export is %q, not its name", got)
+	}
+	f.defaults["b"] = true
+	for range 20 { // the order of a map is random
+		if got := f.named(""); got != "" {
+			t.Errorf("of two default exports %q is taken", got)
+		}
+	}
+	delete(f.defaults, "b")
+	open("")
+	if got := f.named(""); got != "" {
+		t.Errorf("the export without a name is taken for %q", got)
 	}
 }
 

@@ -4,7 +4,6 @@ package main
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -360,50 +359,5 @@ func TestRestOfManyBlocks(t *testing.T) {
 			t.Errorf("%s: no verdict with %d bytes unread", digest, size-im.clientRead.Load()-im.filterRead.Load())
 		}
 		im.end()
-	}
-}
-
-// A client reads all, here and there and with several requests in flight, and there is no
-// memory for a block of which only parts have come: what found no room is read again for
-// the verdict.
-func TestRestThatFoundNoRoom(t *testing.T) {
-	const size, step = 900_000, 3000
-	logError = func(string, ...any) {}
-	for digest, inFlight := range map[string]int{
-		"sha256": 1, "blake3": 8, "blkhash/sha256/1m": 8, "merkle/sha256/64k": 8,
-	} {
-		for _, memory := range []string{"1M", "2M", "64M"} {
-			im, c := newTestImage(t, size, "digest", digest, "digest-memory", memory)
-			a, _ := parseAlgorithm(digest)
-			im.conf.expect = []expectation{{a, make([]byte, a.size)}}
-			im.conf.unread = early
-			type request struct {
-				ticket uint64
-				lo     int64
-			}
-			var flight []request
-			end := func() {
-				r := flight[0]
-				flight = flight[1:]
-				im.endRead(c.layer, c.cursor, r.ticket, r.lo, c.layer.bytes[r.lo:][:step])
-				im.readEarly(c.layer, c.cursor)
-			}
-			background(t, func() {
-				for _, i := range rand.New(rand.NewPCG(1, 2)).Perm(size / step) {
-					lo := int64(i * step)
-					flight = append(flight, request{im.beginRead(c.cursor, lo, lo+step), lo})
-					if len(flight) == inFlight {
-						end()
-					}
-				}
-				for len(flight) > 0 {
-					end()
-				}
-			})()
-			if im.verdict() == nil {
-				t.Errorf("%s: with digest-memory=%s no verdict of an image of which all is read", digest, memory)
-			}
-			im.end()
-		}
 	}
 }
