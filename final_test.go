@@ -23,6 +23,16 @@ func newTestImage(t *testing.T, size int64, params ...string) (*image, *client) 
 	return im, &client{im: im, layer: m, cursor: im.connect()}
 }
 
+// expectZeros makes an image expect a digest that it does not have.
+func expectZeros(t *testing.T, im *image, digest string) {
+	t.Helper()
+	a, err := parseAlgorithm(digest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	im.conf.expect = []expectation{{a, make([]byte, a.size)}}
+}
+
 // patience is how long something may take before it is taken to hang.
 const patience = time.Minute
 

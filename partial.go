@@ -65,11 +65,8 @@ func (t *tree) maxPieces() int { return max(8, int(t.spec.leafSize>>10)) }
 // the list of its pieces.
 func (t *tree) partCost() int64 {
 	const perPart, perPiece = 256, 24
-	return t.partSize() + perPart + perPiece*int64(t.maxPieces())
+	return t.bytesOf(1) + perPart + perPiece*int64(t.maxPieces())
 }
-
-// partSize is how many bytes a part has room for.
-func (t *tree) partSize() int64 { return min(t.spec.leafSize, t.size) }
 
 func (t *tree) newPart(index int64, needed bool) (part *partial) {
 	if t.covers(index, index+1) {
@@ -87,10 +84,10 @@ func (t *tree) newPart(index int64, needed bool) (part *partial) {
 			// The filter's own reads are in order: the next one completes the leaf.
 			t.memory.used.Add(t.partCost())
 		}
-		part = &partial{buf: make([]byte, 0, t.partSize())}
+		part = &partial{buf: make([]byte, 0, t.bytesOf(1))}
 	}
 	part.index = index
-	part.buf = part.buf[:min(t.partSize(), t.size-index*t.spec.leafSize)]
+	part.buf = part.buf[:min(t.spec.leafSize, t.size-index*t.spec.leafSize)]
 	t.parts[index] = part
 	return part
 }

@@ -215,6 +215,19 @@ func TestPartsBeyondTheLimitAreNotKept(t *testing.T) {
 	}
 }
 
+// A part of the only leaf of an image takes no more memory than the image has.
+func TestPartOfASmallImageIsSmall(t *testing.T) {
+	const size = 100_000
+	tr := newTree(treeOf(t, "merkle/sha256/1m"), size, roomy(), 64*mib)
+	tr.add(0, []byte("some"), false)
+	if part := tr.parts[0]; part == nil || cap(part.buf) > size {
+		t.Errorf("there is no part, or one of more than %d bytes", size)
+	}
+	if used := tr.memory.used.Load(); used < size || used > size+mib/16 {
+		t.Errorf("%d bytes of memory are taken for a part of an image of %d", used, size)
+	}
+}
+
 // Two threads copy to a leaf that is forgotten meanwhile, and its buffer is not used
 // again before both have ended: another leaf would get their bytes.
 func TestForgottenLeafToWhichTwoCopy(t *testing.T) {

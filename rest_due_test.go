@@ -20,10 +20,8 @@ func TestRestThatFoundNoRoom(t *testing.T) {
 		"sha256": 1, "blake3": 8, "blkhash/sha256/1m": 8, "merkle/sha256/64k": 8,
 	} {
 		for _, memory := range []string{"1M", "2M", "64M"} {
-			im, c := newTestImage(t, size, "digest", digest, "digest-memory", memory)
-			a, _ := parseAlgorithm(digest)
-			im.conf.expect = []expectation{{a, make([]byte, a.size)}}
-			im.conf.unread = early
+			im, c := newTestImage(t, size, "digest", digest, "digest-memory", memory, "digest-unread", "early")
+			expectZeros(t, im, digest)
 			type request struct {
 				ticket uint64
 				lo     int64

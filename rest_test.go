@@ -24,11 +24,7 @@ func restImage(t *testing.T, digest string) (*image, *client) {
 	t.Helper()
 	logError = func(string, ...any) {}
 	im, c := newTestImage(t, restSize, "digest", digest, "digest-unread", "early")
-	a, err := parseAlgorithm(digest)
-	if err != nil {
-		t.Fatal(err)
-	}
-	im.conf.expect = []expectation{{a, make([]byte, a.size)}}
+	expectZeros(t, im, digest)
 	return im, c
 }
 
@@ -346,10 +342,8 @@ func TestRestOfManyBlocks(t *testing.T) {
 	const size, block, gap = 16 * mib, 64 << 10, 4 << 10
 	logError = func(string, ...any) {}
 	for _, digest := range []string{"sha256", "blkhash", "merkle/sha256/1m"} {
-		im, c := newTestImage(t, size, "digest", digest)
-		a, _ := parseAlgorithm(digest)
-		im.conf.expect = []expectation{{a, make([]byte, a.size)}}
-		im.conf.unread = early
+		im, c := newTestImage(t, size, "digest", digest, "digest-unread", "early")
+		expectZeros(t, im, digest)
 		for lo := int64(0); lo < size; lo += block {
 			c.read(lo, lo+block-gap)
 		}

@@ -86,8 +86,7 @@ func TestVerdictWaitsForBytesThatAnotherClientBrings(t *testing.T) {
 func TestNothingSucceedsWithoutTheExpectedDigest(t *testing.T) {
 	for _, digest := range []string{"blake3", "sha256"} {
 		im, _ := newTestImage(t, 4*mib, "digest", digest)
-		a, _ := parseAlgorithm(digest)
-		im.conf.expect = []expectation{{a, make([]byte, a.size)}}
+		expectZeros(t, im, digest)
 		c := &conn{image: im, cursor: im.connect(), filter: &filter{conf: im.conf}}
 		if err := c.Flushed(nbdkit.Next{}); err != nil {
 			t.Errorf("%s: a flush fails before anything is known: %v", digest, err)
