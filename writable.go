@@ -31,24 +31,24 @@ func checkWritable(path string) error {
 		}
 		return nil
 	}
-	dir := unix.Access(filepath.Dir(path), unix.W_OK|unix.X_OK)
+	dir := unix.Access(filepath.Dir(path), unix.W_OK)
 	old, err := os.Lstat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && dir == nil:
-		if isAppendOnly(filepath.Dir(path)) {
+		if isAppendOnly(filepath.Dir(path) + "/") {
 			return errors.New("its directory is append-only, so that no file can be renamed in it: name another file")
 		}
 		return nil
 	case err == nil && dir == nil && isRemovable(path):
 		return nil
-	case err == nil && writable == nil && old.Mode().IsRegular():
+	case err == nil && writable == nil && old.Mode().IsRegular() && !isAppendOnly(path):
 		return nil // in place
 	case err == nil && dir != nil && old.Mode().Type() == fs.ModeSymlink:
 		return errors.New("a symbolic link is not followed, and its directory cannot be written: name another file")
 	case dir != nil:
 		return errors.New("neither the file nor its directory can be written: name another file")
 	}
-	return errors.New("the file can be neither removed nor written, as it is another user's, a mount point or immutable: name another file")
+	return errors.New("the file can be neither removed nor written, as it is another user's, a mount point, immutable or append-only: name another file")
 }
 
 // isRemovable tells whether a file may be taken out of a directory that can be
@@ -66,9 +66,9 @@ func isRemovable(path string) bool {
 	return dir.Mode&unix.S_ISVTX == 0 || user == 0 || user == file.Uid || user == dir.Uid
 }
 
-func isAppendOnly(dir string) bool {
+func isAppendOnly(path string) bool {
 	var st unix.Statx_t
-	return statx(dir+"/", &st) == nil && st.Attributes&unix.STATX_ATTR_APPEND != 0
+	return statx(path, &st) == nil && st.Attributes&unix.STATX_ATTR_APPEND != 0
 }
 
 func statx(path string, st *unix.Statx_t) error {
