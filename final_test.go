@@ -7,6 +7,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -242,27 +243,58 @@ func TestOneAtATimeHasTheTurn(t *testing.T) {
 	}
 }
 
-// The size of the source changes meanwhile: the image is of no use to anybody.
+// The size of the source changes meanwhile: the image is of no use to anybody, whatever
+// else is wrong.
 func TestPassEndsWhenTheSizeChanges(t *testing.T) {
 	for _, digest := range []string{"sha256", "blake3"} {
-		im, c := newTestImage(t, 8*mib, "digest", digest)
-		reading, resized := make(chan bool), make(chan bool)
-		var once sync.Once
-		c.layer.fail = func(lo, _ int64) bool {
-			if lo >= 4*mib {
-				once.Do(func() { close(reading); <-resized })
+		for _, fails := range []bool{false, true} {
+			im, c := newTestImage(t, 8*mib, "digest", digest)
+			reading, resized := make(chan bool), make(chan bool)
+			var once sync.Once
+			c.layer.fail = func(lo, _ int64) bool {
+				if lo >= 4*mib {
+					once.Do(func() { close(reading); <-resized })
+				}
+				return fails && lo >= 4*mib
 			}
-			return false
+			var err error
+			wait := background(t, func() { err = im.complete(c.layer, 1, never) })
+			<-reading
+			im.end()
+			close(resized)
+			wait()
+			if !errors.Is(err, errResized) {
+				t.Errorf("%s: the error is %v", digest, err)
+			}
 		}
-		var err error
-		wait := background(t, func() { err = im.complete(c.layer, 1, never) })
-		<-reading
+	}
+}
+
+// Who asks for the final digest wants to know what is there now, though a client might
+// write. But one that has written may not be done when it leaves.
+func TestFinalEndsTheDeferral(t *testing.T) {
+	logError = func(string, ...any) {}
+	for _, written := range []bool{false, true} {
+		f := newFilter()
+		f.conf = testConfig(t, "digest-expect", "blake3:"+strings.Repeat("00", 32))
+		im, err := f.image("", mib)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := &client{im: im, layer: &memoryLayer{bytes: make([]byte, mib)}, cursor: im.connect()}
+		im.deferVerdict()
+		if written {
+			c.write(c.layer.bytes, 0, true)
+			f.complete("", nil, never)
+			im.disconnect(c.cursor)
+			im.drain(never)
+		} else {
+			im.complete(c.layer, 1, never)
+		}
+		if written != im.deferred.Load() || written == im.refused.Load() {
+			t.Errorf("written %v: deferred is %v, and refused %v", written, im.deferred.Load(), im.refused.Load())
+		}
 		im.end()
-		close(resized)
-		wait()
-		if !errors.Is(err, errResized) {
-			t.Errorf("%s: the error is %v", digest, err)
-		}
 	}
 }
 

@@ -107,6 +107,39 @@ func TestFaultInTheEndPass(t *testing.T) {
 	im.end()
 }
 
+// What is hashed in proportion to its size is taken piece by piece, so that a signal is
+// heeded within a second or so.
+func TestPassThatIsInterruptedBetweenPiecesOfAHole(t *testing.T) {
+	for _, digest := range []string{"blkhash/sha256/1m", "sha256"} {
+		im := newImage("", 8<<30, testConfig(t, "digest", digest), func() {})
+		whole := &stripedLayer{hole: im.size, extent: im.size}
+		pass := endPass{im: im, next: whole, interrupted: func() bool { return im.progress() > 0 }}
+		if err := pass.run(1); !errors.Is(err, errInterrupted) || im.progress() > endZeroSize {
+			t.Errorf("%s: %d bytes of a hole are taken after the interruption, and the pass ends with %v", digest, im.progress(), err)
+		}
+		im.end()
+	}
+}
+
+// What another client is reading when the last one of an export leaves is waited for, and
+// read if that fails.
+func TestFinishWaitsForOtherClients(t *testing.T) {
+	im, c := newTestImage(t, 4*mib, "digest", "blake3")
+	const lo, hi = mib, 2 * mib
+	ticket := im.beginRead(c.cursor, lo, hi)
+	wait := background(t, func() { im.finish(c.layer, 1) })
+	for im.progress() < im.size-(hi-lo) {
+		time.Sleep(time.Millisecond)
+	}
+	time.Sleep(20 * time.Millisecond) // for a pass that does not wait
+	im.endRead(c.layer, c.cursor, ticket, lo, nil)
+	wait()
+	if im.canBeCompleted() {
+		t.Errorf("what a client could not read is not read at the end: %d of %d bytes are known", im.progress(), im.size)
+	}
+	expectDigests(t, im, c.layer)
+}
+
 // What a client was told of is no copy, and no reason to read the image at the end. But
 // what is known is finished.
 func TestMapIsNoCopy(t *testing.T) {
