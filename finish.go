@@ -28,14 +28,11 @@ import (
 const (
 	endReaders  = 4
 	endReadSize = ownRead
-	// endZeroSize bounds a hole that is taken at once by a digest that hashes
-	// all of it, or each of its leaves, so that a signal is heeded within a second
-	// or so.
-	endZeroSize = 1 << 30
 	// The end pass asks for extents so far ahead: twice as far as the last time if one
-	// was as long as that, else as little as it can.
+	// was as long as that, else as little as it can. A hole is taken at once as far as that:
+	// where a digest hashes it, a signal is heeded within a second or so.
 	minAhead = 2 * endReadSize
-	maxAhead = 1 << 31 // 32 bits are what nbdkit asks for
+	maxAhead = 1 << 30
 	// endBlindSize is what is taken for data when its extent cannot be told. The layer
 	// below logs each time that it fails, so it is not asked too often.
 	endBlindSize = 1 << 30
@@ -218,9 +215,6 @@ func (e *endPass) cut(p *piece) {
 	}
 	if p.zero {
 		p.hi = min(p.hi, e.dataEnd)
-		if e.im.hashesHoles() {
-			p.hi = min(p.hi, p.lo+min(endZeroSize, e.im.size-p.lo))
-		}
 		e.dataEnd = 0
 	} else {
 		ahead := p.lo % endReadSize
@@ -298,11 +292,6 @@ func (im *image) zero(lo, hi int64, needed bool) {
 		lo = b
 	}
 	im.settle()
-}
-
-// hashesHoles tells whether some digest takes time for a hole in proportion to its size.
-func (im *image) hashesHoles() bool {
-	return im.linear != nil || slices.ContainsFunc(im.trees, func(t *tree) bool { return t.outer != nil })
 }
 
 // cutHoles does what was too much to be done while a client waits.
