@@ -89,6 +89,67 @@ func TestFinalWithoutReading(t *testing.T) {
 	}
 }
 
+// With digest-unread=skip there is nothing to open the layer below for. The last word says
+// not when there will be more.
+func TestFinalWithoutReadingDoesNotOpen(t *testing.T) {
+	image := randomImage(t, 4*mib)
+	log := filepath.Join(t.TempDir(), "log")
+	s := serveUnseen(t, "--filter="+filter, "--filter=log", "file", image, "logfile="+log, "digest-unread=skip")
+	nbdsh(t, s.uri(), "h.pread(1 << 20, 0)")
+	connects := strings.Count(contents(t, log), " Connect ")
+	if d := ask(t, s, ".digest"); d.Images[0].Estimate == nil {
+		t.Errorf("there is no estimate while the image is pending: %+v", d.Images[0])
+	}
+	if d := ask(t, s, ".digest-final"); d.Images[0].Estimate != nil {
+		t.Errorf("the last word has an estimate of %d s", *d.Images[0].Estimate)
+	}
+	if now := strings.Count(contents(t, log), " Connect "); now != connects {
+		t.Errorf("the layer below was opened %d times by a query that reads nothing", now-connects)
+	}
+}
+
+// What is opened for a final answer is closed after it.
+func TestFinalLeavesNothingOpen(t *testing.T) {
+	image := randomImage(t, mib)
+	log := filepath.Join(t.TempDir(), "log")
+	s := serveUnseen(t, "--filter="+filter, "--filter=log", "file", "dir="+filepath.Dir(image), "logfile="+log)
+	for range 3 {
+		ask(t, s, ".digest-final/disk.img")
+	}
+	waitFor(t, "the layer below to be closed", func() bool {
+		opened, closed := strings.Count(contents(t, log), " Connect "), strings.Count(contents(t, log), " Disconnect ")
+		return opened > 0 && opened == closed
+	})
+}
+
+// An image of a size of which there is no digest has none, whoever asks.
+func TestFinalOfPartsOfBlocks(t *testing.T) {
+	image := randomImage(t, 5000)
+	s := serveUnseen(t, "--filter="+filter, "file", "dir="+filepath.Dir(image), "digest=dmverity")
+	d := ask(t, s, ".digest-final/disk.img")
+	if im := d.Images[0]; im.State != "incomplete" || !strings.Contains(im.Error, "whole blocks") {
+		t.Errorf("the answer is %+v", im)
+	}
+}
+
+// All of a small image is read at its door. Nobody has used it, until somebody asks for
+// its digest: that is a result.
+func TestFinalOfAnImageThatIsKnownAlready(t *testing.T) {
+	image := randomImage(t, 64*kib)
+	sidecar := filepath.Join(t.TempDir(), "sum")
+	s := serve(t, "-r", "--filter="+filter, "file", image, "signature=any", "digest-file="+sidecar)
+	run(t, "", "nbdinfo", "--size", s.uri())
+	if exists(sidecar) {
+		t.Fatal("an image of which nobody has read has a result")
+	}
+	wantState(t, ask(t, s, ".digest-final"), " complete blake3:"+sumOf(t, "blake3", image))
+	if !exists(sidecar) {
+		t.Error("an image whose digest somebody has asked for has no result")
+	}
+	s.stop()
+	wantDigests(t, sidecar, image, "blake3")
+}
+
 func TestFinalBesideAWriter(t *testing.T) {
 	image := randomImage(t, 4*mib)
 	s := serveUnseen(t, "--filter="+filter, "file", image)
