@@ -29,6 +29,11 @@ func TestSourceThatChangesIsNoticed(t *testing.T) {
 		pass := endPass{im: c.im, next: c.layer, interrupted: func() bool { return false }}
 		pass.run(1)
 	}
+	endsInHoles := func(c *client) {
+		clear(c.layer.bytes)
+		c.layer.holes.add(0, size)
+		ends(c)
+	}
 	for _, c := range []struct {
 		name          string
 		before, after func(c *client)
@@ -40,6 +45,7 @@ func TestSourceThatChangesIsNoticed(t *testing.T) {
 		{"in the middle of a copy", half, all, true},
 		{"and is zero now", all, zeros, true},
 		{"and was zero", zeros, all, true},
+		{"and was a hole that only the filter found", endsInHoles, all, true},
 		{"and nobody reads it again", all, func(*client) {}, false},
 		{"and only the filter reads what is left", half, ends, false},
 	} {
