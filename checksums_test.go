@@ -90,6 +90,8 @@ func TestChecksumFilesOfPublishers(t *testing.T) {
 		{"indented", "sum", "  SHA256 (disk.img) = " + emptySHA256 + "\n", "", "disk.img", "sha256:" + emptySHA256},
 		{"byte order mark", "sum", "\ufeff" + emptySHA256 + "  disk.img\n", "", "disk.img", "sha256:" + emptySHA256},
 		{"preface", "sum", "Checksums for today\n\n" + ubuntuSums, "", "ubuntu-24.04.3-live-server-amd64.iso", "sha256:" + emptySHA256},
+		{"long preface, any name", "sum", "The digests of all of the images of today\n\n" + emptySHA256 + "  disk.img\n", "", "", "sha256:" + emptySHA256},
+		{"a bare digest and one with a name", "sum", emptySHA256 + "\n" + emptySHA1 + "  d\n", "", "", "sha256:" + emptySHA256 + " sha1:" + emptySHA1},
 		{"preface, any name", "sum", "Checksum of today\n\n" + emptySHA256 + "  disk.img\n", "", "", "sha256:" + emptySHA256},
 		{"escaped name", "sum", `\` + emptySHA256 + `  a\\b\nc` + "\n", "", "a\\b\nc", "sha256:" + emptySHA256},
 		{"escaped name with a tag", "sum", `\SHA256 (a\\b\nc) = ` + emptySHA256 + "\n", "", "a\\b\nc", "sha256:" + emptySHA256},
@@ -139,6 +141,8 @@ func TestBadChecksumFileSaysWhatIsWrong(t *testing.T) {
 		{"comments", "sum", "# SHA256SUMS\n#\n", "", "disk.img", "no checksum in it"},
 		{"error page", "sum", htmlPage, "", "disk.img", `line 1, "<!DOCTYPE html>", is not a checksum`},
 		{"error page after a blank line", "sum", "\n" + htmlPage, "", "", `line 2, "<!DOCTYPE html>"`},
+		{"array in JSON", "sum", `["not found"]`, "", "", "the file seems to be JSON"},
+		{"error page with JSON in it", "sum", htmlPage + "{}\n", "", "", `line 1, "<!DOCTYPE html>"`},
 		{"error in JSON", "sum", `{"error":"not found"}`, "", "", "the file seems to be JSON"},
 		{"name with a colon", "sum", "disk.img:" + emptySHA256 + "\n", "", "", "is not a checksum"},
 		{"unknown digest with a colon", "sum", "blake2b:" + emptySHA512 + "\n", "", "", `line 1: unknown digest "blake2b"`},
@@ -155,14 +159,17 @@ func TestBadChecksumFileSaysWhatIsWrong(t *testing.T) {
 		{"message of PGP with blanks", "CHECKSUM", otherSHA256 + "  disk.img\n " + strings.ReplaceAll(messageOfPGP, "\n", " \r\n"), "", "disk.img", "line 2, "},
 		{"message of PGP before a text that looks signed", "CHECKSUM", messageOfPGP + fedoraSums, "", "Fedora-Cloud-Base-Generic-42-1.1.x86_64.qcow2", "line 1, "},
 		{"signed text behind a byte order mark", "CHECKSUM", "\ufeff" + fedoraSums, "", "disk.img", "the file begins with a byte order mark"},
-		{"signed text with another armor in it", "CHECKSUM", strings.Replace(fedoraSums, "-----BEGIN PGP SIGNATURE-----", "-----unexpected armor\n"+otherSHA256+"  disk.img\n-----BEGIN PGP SIGNATURE-----", 1), "", "disk.img", "begins with a dash"},
+		{"signed text with another armor in it", "CHECKSUM", strings.Replace(fedoraSums, "-----BEGIN PGP SIGNATURE-----", "-----unexpected armor\n"+otherSHA256+"  disk.img\n-----BEGIN PGP SIGNATURE-----", 1), "", "disk.img", `line 9, "-----unexpected armor", begins with a dash`},
 		{"binary message of PGP", "CHECKSUM", "\xa3\x01\x01\n" + otherSHA256 + "  disk.img\n", "", "disk.img", "the file is binary"},
 		{"cut off", "CHECKSUM", fedoraSums[:len(fedoraSums)-200], "", "Fedora-Cloud-Base-Generic-42-1.1.x86_64.qcow2", "line 1 begins a signed text that has no end"},
 
 		{"missing entry", "SHA256SUMS", ubuntuSums, "", "disk.img", `no digest of "disk.img", only of "ubuntu-24.04.3-desktop-amd64.iso", "ubuntu-24.04.3-live-server-amd64.iso": say with digest-name`},
-		{"missing entry of many", "sum", ubuntuSums + ubuntuSums + freebsdSums + rpmdistSums, "", "x", `, 2 more: say`},
+		{"missing entry of many", "sum", ubuntuSums + ubuntuSums + freebsdSums + rpmdistSums, "", "x", `"FreeBSD-14.3-RELEASE-amd64-bootonly.iso", 2 more: say`},
+		{"missing entry of three", "sum", emptyMD5 + " a\n" + emptyMD5 + " b\n" + emptyMD5 + " c\n", "", "x", `only of "a", "b", "c": say`},
+		{"missing entry of four", "sum", emptyMD5 + " a\n" + emptyMD5 + " b\n" + emptyMD5 + " c\n" + emptyMD5 + " d\n", "", "x", `"c", 1 more: say`},
 		{"end of a name is not the name", "sum", emptySHA256 + "  mydisk.img\n", "", "disk.img", `no digest of "disk.img", only of "mydisk.img": leave digest-name out`},
 		{"other case", "sum", emptySHA256 + "  Disk.img\n", "", "disk.img", `no digest of "disk.img"`},
+		{"no name, and two files with a digest of their own", "sum", emptyMD5 + "  a\n" + emptySHA1 + "  b\n", "", "", "say with digest-name which"},
 		{"no name and many lines", "SHA256SUMS", ubuntuSums, "", "", "say with digest-name which"},
 
 		{"lines that disagree", "sum", emptySHA256 + "  d\n\n" + otherSHA256 + " *d\n", "", "d", "lines 1 and 3 have different sha256 digests"},
@@ -175,6 +182,9 @@ func TestBadChecksumFileSaysWhatIsWrong(t *testing.T) {
 		{"short", "sum", "# x\n" + emptySHA256[1:] + "  d\n", "", "d", "line 2: no digest has 63 hexadecimal digits"},
 		{"short and wanted", "sum", emptySHA256[1:] + "  d\n", "sha256:", "d", "line 1: a sha256 digest has 64 hexadecimal digits, and this one 63"},
 		{"short beside a good one", "sum", emptySHA256[1:] + "  d\n" + emptyMD5 + "  d\n", "", "d", "line 1: no digest has 63"},
+		{"very short", "sum", emptySHA256[:16] + "  d\n", "", "d", "line 1: no digest has 16 hexadecimal digits"},
+		{"wrong letter in the shortest digest", "sum", "x" + emptyMD5[1:] + "  d\n", "", "d", "line 1: 'x' in the digest is not"},
+		{"escaped digest without a name", "sum", `\` + emptySHA256 + "\n", "", "", "is not a checksum"},
 		{"short bare", "sum", emptySHA256[32:] + emptySHA256[1:32], "", "d", "line 1: no digest has 63"},
 		{"short with a tag", "sum", "SHA256 (d) = " + emptyMD5 + "\n", "", "d", "line 1: a sha256 digest has 64 hexadecimal digits, and this one 32"},
 		{"wrong letter", "sum", "x" + emptySHA256[1:] + "  d\n", "", "d", "line 1: 'x' in the digest is not"},
@@ -215,6 +225,9 @@ func TestOnlyTheSignedTextCounts(t *testing.T) {
 		if err != nil || inWords(list) != "sha256:"+emptySHA256 {
 			t.Errorf("a line %s: got %s and %v", what, inWords(list), err)
 		}
+	}
+	if list, err := parseExpectation("@"+checksumFile(t, "sum", begin+"\n"+good+end), "disk.img", "/"); err != nil || inWords(list) != "sha256:"+emptySHA256 {
+		t.Errorf("a text without headers: got %s and %v", inWords(list), err)
 	}
 	escaped := begin + header + "- -----BEGIN PGP SIGNATURE-----\n- " + good + end
 	list, err := parseExpectation("@"+checksumFile(t, "sum", escaped), "disk.img", "/")

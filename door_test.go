@@ -4,10 +4,13 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"strings"
 	"testing"
 	"time"
+
+	"lukechampine.com/blake3"
 
 	"nbdkit-digest-filter/nbdkit"
 )
@@ -114,6 +117,11 @@ func TestImageThatIsMendedAfterItWasRefused(t *testing.T) {
 	if im.admit(c.layer, nil, true) == nil {
 		t.Fatal("a page is let in")
 	}
+	c.layer.fail = func(lo, _ int64) bool { return lo == 0 }
+	if im.admit(c.layer, nil, true) == nil {
+		t.Fatal("a client is let in to what cannot be read")
+	}
+	c.layer.fail = nil
 	c.layer.write(right, 0)
 	if err := im.admit(c.layer, nil, true); err != nil {
 		t.Fatal(err)
@@ -133,6 +141,10 @@ func TestStartThatChangesBetweenClients(t *testing.T) {
 	c.layer.write([]byte("changed"), 100)
 	if im.admit(c.layer, nil, true) == nil || im.snapshot().State != failed {
 		t.Errorf("a client is let in to another image, and the state is %s", im.snapshot().State)
+	}
+	served := c.layer.served.Load()
+	if err := im.admit(c.layer, nil, true); err == nil || !strings.Contains(err.Error(), "no digest to be compared") || c.layer.served.Load() > served {
+		t.Errorf("the next client gets %v, and %d bytes are read", err, c.layer.served.Load()-served)
 	}
 	im.end()
 }
@@ -254,4 +266,198 @@ func TestLookAtWhatAnotherOneHasWritten(t *testing.T) {
 		}
 		im.end()
 	}
+}
+
+// What the end of an image is, nobody knows if it cannot be read.
+func TestEndThatCannotBeReadAtTheDoor(t *testing.T) {
+	im, c := newTestImage(t, 4*mib, "digest", "blake3")
+	c.layer.fail = func(lo, _ int64) bool { return lo >= 3*mib }
+	if err := im.admit(c.layer, nil, true); err == nil || !strings.Contains(err.Error(), "input/output error") {
+		t.Errorf("the error is %v", err)
+	}
+	im.end()
+}
+
+// What is said of an image that must not be served, and to whom.
+func TestWhoIsRefusedAtTheDoor(t *testing.T) {
+	blank, unsafe := signature{kinds: []kind{blankKind}}, signature{kinds: []kind{{"qcow2", container}}, dangers: []string{"qcow2 names a backing file"}}
+	const danger = "the image is not safe to open: qcow2 names a backing file: signature-unsafe=allow accepts it"
+	const kinds = `signature=gpt wants gpt, but it is qcow2 (container) and starts with : signature=qcow2 or signature=any accepts it`
+	for _, test := range []struct {
+		s        signature
+		size     int64
+		readonly bool
+		params   []string
+		want     string // what is behind "is refused: "
+	}{
+		{unsafe, 4096, true, nil, danger},
+		{unsafe, 4096, false, nil, danger},
+		{unsafe, 4096, true, []string{"signature-unsafe", "allow"}, ""},
+		{unsafe, 4096, true, []string{"signature", "gpt", "signature-unsafe", "allow"}, kinds},
+		{unsafe, 4096, true, []string{"signature", "gpt"}, kinds + "; and " + danger},
+		{blank, 4096, true, []string{"signature", "gpt"}, "signature=gpt wants gpt, but it is blank and starts with : signature=blank or signature=any accepts it"},
+		{blank, 4096, false, []string{"signature", "gpt"}, ""}, // the copy is about to be written
+		{blank, 1, false, []string{"signature", "gpt"}, ""},
+		{blank, 0, false, nil, "signature=sane wants a disk image, but it is empty: signature=any accepts it"},
+	} {
+		im := newImage("", test.size, testConfig(t, test.params...), func() {})
+		got := ""
+		if err := im.check(test.s, test.readonly); err != nil {
+			_, got, _ = strings.Cut(err.Error(), " is refused: ")
+		}
+		if got != test.want {
+			t.Errorf("%s, %d bytes, readonly %v, %s: %q, want %q", test.s, test.size, test.readonly, test.params, got, test.want)
+		}
+		im.end()
+	}
+}
+
+// A query looks at an image that no client was let in to, once, and is refused what they
+// would be.
+func TestQueryAtTheDoor(t *testing.T) {
+	for name, want := range map[string]struct{ refused, looks bool }{
+		"nobody": {false, true}, "client": {false, false}, "writer": {false, false}, "page": {true, true},
+	} {
+		im, c := newTestImage(t, 2*mib, "digest", "blake3")
+		switch name {
+		case "client":
+			if err := im.admit(c.layer, nil, true); err != nil {
+				t.Fatal(err)
+			}
+			im.leave()
+		case "writer":
+			c.write([]byte("new"), 100, true)
+		case "page":
+			c.layer.write([]byte(strings.Repeat("<html>an error page</html>\n", 1000)), 0)
+		}
+		before := c.layer.served.Load()
+		err := im.examine(c.layer)
+		looks := c.layer.served.Load() > before
+		if (err != nil) != want.refused || looks != want.looks || im.guests != 0 {
+			t.Errorf("%s: the error is %v, the start is read: %v, and there are %d guests", name, err, looks, im.guests)
+		}
+		if looked := c.layer.served.Load(); err == nil && (im.examine(c.layer) != nil || c.layer.served.Load() > looked) {
+			t.Errorf("%s: a second query reads the start", name)
+		}
+		im.end()
+	}
+}
+
+// The start answers reads until the last client has gone.
+func TestStartStaysUntilTheLastClientLeaves(t *testing.T) {
+	im, c := newTestImage(t, 2*mib, "digest", "blake3")
+	for range 2 {
+		if err := im.admit(c.layer, nil, true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	im.leave()
+	if im.start.Load() == nil {
+		t.Error("a client is there, and the start is not")
+	}
+	im.leave()
+	if im.start.Load() != nil {
+		t.Error("the start is kept for nobody")
+	}
+	im.end()
+}
+
+// A start that is as it was is no change of the source, nor is what a client has written.
+// A change is told once.
+func TestWhatIsAChangeOfTheStart(t *testing.T) {
+	defer func(log func(string, ...any)) { logError = log }(logError)
+	logged := 0
+	logError = func(string, ...any) { logged++ }
+	im, c := newTestImage(t, 4*mib, "digest", "blake3")
+	visit := func() {
+		t.Helper()
+		if err := im.admit(c.layer, nil, true); err != nil {
+			t.Error(err)
+		}
+		im.leave()
+	}
+	if im.isSeen() {
+		t.Error("nobody has looked yet")
+	}
+	visit()
+	visit()
+	if logged != 0 || im.snapshot().State != pending || !im.isSeen() {
+		t.Errorf("%d changes are told of a start that is as it was, and the state is %s", logged, im.snapshot().State)
+	}
+	for range 2 {
+		c.layer.bytes[0]++
+		visit()
+	}
+	if logged != 1 || im.snapshot().State != failed {
+		t.Errorf("%d changes are told, and the state is %s", logged, im.snapshot().State)
+	}
+	im.end()
+
+	logged = 0
+	im, c = newTestImage(t, 4*mib, "digest", "blake3")
+	visit()
+	c.write([]byte("new"), 0, true)
+	visit()
+	if logged != 0 || im.snapshot().State == failed || im.isSeen() {
+		t.Errorf("%d changes are told after a write, and the state is %s", logged, im.snapshot().State)
+	}
+	im.end()
+}
+
+// A blank image is a copy that is about to be written. What was read of it at the door is
+// in nobody's way.
+func TestCopyToABlankImage(t *testing.T) {
+	im, c := newTestImage(t, 2*mib, "digest", "blake3")
+	right := bytes.Clone(c.layer.bytes)
+	clear(c.layer.bytes)
+	if err := im.admit(c.layer, nil, false); err != nil {
+		t.Fatal(err)
+	}
+	c.write(right, 0, true)
+	im.disconnect(c.cursor)
+	if r := im.snapshot(); r.State != complete {
+		t.Errorf("the state is %s", r.State)
+	}
+	expectDigests(t, im, c.layer)
+}
+
+// Without an expected digest, or when the image has one that is right, there is no verdict
+// that could wait.
+func TestVerdictThatNeedNotWait(t *testing.T) {
+	for _, expected := range []bool{false, true} {
+		im, c := newTestImage(t, 4*mib, "digest", "blake3")
+		if expected {
+			right := blake3.Sum256(c.layer.bytes)
+			im.end()
+			im, c = newTestImage(t, 4*mib, "digest-expect", fmt.Sprintf("blake3:%x", right))
+			c.read(0, 4*mib)
+		}
+		im.disconnect(c.cursor)
+		if err := im.admit(c.layer, nil, false); err != nil || im.deferred.Load() {
+			t.Errorf("expected %v: the verdict waits: %v, %v", expected, im.deferred.Load(), err)
+		}
+		im.end()
+	}
+}
+
+// The result of a wrong copy that is being replaced is withdrawn before the first write.
+func TestMismatchIsWithdrawnBeforeACopy(t *testing.T) {
+	m := &memoryLayer{bytes: bytes.Repeat([]byte("\x8f"), 64<<10)}
+	changes := 0
+	im := newImage("", int64(len(m.bytes)), testConfig(t, "digest-expect", "blake3:"+strings.Repeat("00", 32)), func() { changes++ })
+	im.setWritable()
+	c := &client{im: im, layer: m, cursor: im.connect()}
+	c.write(m.bytes, 0, true)
+	im.disconnect(c.cursor)
+	published := changes
+	if r := im.snapshot(); r.State != mismatch || published == 0 || !im.deferred.Load() {
+		t.Fatalf("the state is %s after %d changes: this test shows nothing", r.State, published)
+	}
+	c.cursor = im.connect()
+	ticket := im.beginWrite(c.cursor, 0, 4096)
+	if r := im.snapshot(); r.State != changing || changes != published+1 {
+		t.Errorf("the state is %s, and the result changed %d times", r.State, changes-published)
+	}
+	im.endWrite(m, c.cursor, ticket, 0, make([]byte, 4096), true)
+	im.end()
 }

@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -165,6 +166,7 @@ func TestSidecarInPlaceIsNeverLeftHalf(t *testing.T) {
 		}
 	}
 	one, two := someResults("a"), someResults("a", "b")
+	withFileLimit(t, 100, func() { check(s.finish(two), "") }) // there is nothing to take back yet
 	check(s.finish(one), string(formatText(one)))
 	withFileLimit(t, 100, func() { check(s.finish(two), "") })
 	check(s.finish(one), string(formatText(one)))
@@ -209,6 +211,9 @@ func TestSidecarKeepsNoOldResultAfterAnError(t *testing.T) {
 	}
 	if err := os.WriteFile(dir, nil, 0o666); err != nil {
 		t.Fatal(err)
+	}
+	if err := s.finish(two); err == nil || strings.Count(err.Error(), "not a directory") != 2 { // of writing, and of removing
+		t.Errorf("the error is %v", err)
 	}
 	if err := s.withdraw(); err == nil {
 		t.Error("the result was withdrawn, and is out of reach")
@@ -272,5 +277,130 @@ func TestWithdrawnResultIsNotTheFileOfAnother(t *testing.T) {
 	s.withdraw()
 	if kept, err := os.ReadFile(path); err != nil || !bytes.Equal(kept, image) {
 		t.Errorf("the file of somebody else has gone: %v", err)
+	}
+
+	// What was withdrawn once is not withdrawn again: another server may have a result there.
+	s = newSidecar(path+".sum", formatText, -1)
+	if err := s.finish(someResults("a")); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.withdraw(); err != nil {
+		t.Fatal(err)
+	}
+	other := formatText(someResults("b"))
+	if err := os.WriteFile(s.path, other, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.withdraw(); err != nil {
+		t.Error(err)
+	}
+	if kept, err := os.ReadFile(s.path); err != nil || !bytes.Equal(kept, other) {
+		t.Errorf("the result of another server has gone: %v", err)
+	}
+}
+
+// A result that says what is there already does not take its place.
+func TestSameResultIsNotWrittenAgain(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "disk.sum")
+	s := newSidecar(path, formatText, -1)
+	var before os.FileInfo
+	for range 2 {
+		if err := s.finish(someResults("a")); err != nil {
+			t.Fatal(err)
+		}
+		after, err := os.Stat(path)
+		if err != nil || before != nil && !os.SameFile(before, after) {
+			t.Errorf("another file is there: %v", err)
+		}
+		before = after
+	}
+}
+
+// A directory may be made unwritable while nbdkit runs. The file in it is then written
+// in place.
+func TestSidecarInADirectoryThatIsWrittenNoMore(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "disk.sum")
+	s := newSidecar(path, formatText, -1)
+	if err := s.finish(someResults("a")); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("chattr", "+i", dir).CombinedOutput(); err != nil {
+		t.Skipf("directories cannot be made immutable here: %v %s", err, out)
+	}
+	defer exec.Command("chattr", "-i", dir).Run()
+	two := someResults("a", "b")
+	if err := s.finish(two); err != nil {
+		t.Error(err)
+	}
+	if b, err := os.ReadFile(path); err != nil || !bytes.Equal(b, formatText(two)) {
+		t.Errorf("the file has %q, %v", b, err)
+	}
+}
+
+// Where there is nothing to say, a file says so, and a stream has nothing.
+func TestNothingInAStream(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	defer w.Close()
+	s := &sidecar{path: "/dev/stdout", format: formatText, fd: int(w.Fd()), stream: true}
+	if err := s.finish(nil); err != nil {
+		t.Error(err)
+	}
+	if err := writeAll(s.fd, []byte("x")); err != nil { // be it one byte only
+		t.Error(err)
+	}
+	w.Close()
+	if b, err := io.ReadAll(r); err != nil || string(b) != "x" {
+		t.Errorf("the stream has %q, %v", b, err)
+	}
+}
+
+// What a client may have chosen neither moves the cursor nor begins a line of its own.
+func TestLineForATerminal(t *testing.T) {
+	if got := string(forTerminal([]byte("é \x1b[2J\u009b\r\n"))); got != "é .[2J..\n" {
+		t.Errorf("%q", got)
+	}
+}
+
+// A sync that the file system cannot do is no error, but one that fails is. A full disk
+// does not mean that a file is to be written in place.
+func TestWhichErrorsCount(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Close()
+	if err := syncFile(w); err != nil {
+		t.Errorf("a pipe cannot be synced: %v", err)
+	}
+	w.Close()
+	if err := syncFile(w); err == nil {
+		t.Error("a sync that has failed is no error")
+	}
+	for err, want := range map[error]bool{unix.EBUSY: true, unix.EACCES: true, unix.EPERM: true, unix.EROFS: true, unix.EXDEV: true, unix.ENOSPC: false, unix.EIO: false} {
+		if got := cannotReplace(fmt.Errorf("rename: %w", err)); got != want {
+			t.Errorf("%v: the file is to be written in place: %v", err, got)
+		}
+	}
+}
+
+// What is open is not replaced, be it a regular file.
+func TestOpenFileIsSpecial(t *testing.T) {
+	file, err := os.Create(filepath.Join(t.TempDir(), "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	for path, want := range map[string]bool{
+		fmt.Sprintf("/proc/self/fd/%d", file.Fd()): true, fmt.Sprintf("/dev/fd/%d", file.Fd()): true, "/proc/version": true,
+		file.Name(): false, file.Name() + ".new": false,
+	} {
+		if got, err := isSpecial(path); got != want || err != nil {
+			t.Errorf("%s: %v, %v", path, got, err)
+		}
 	}
 }

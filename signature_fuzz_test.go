@@ -160,6 +160,19 @@ func BenchmarkIdentify(b *testing.B) {
 	}
 }
 
+// Numbers are read up to the last byte of an image, and are 0 behind it.
+func TestNumbersAtTheEndOfAnImage(t *testing.T) {
+	v := newView([]byte{1, 2, 3, 4, 5, 6, 7, 8}, 8, nil)
+	for i, got := range []uint64{uint64(v.u8(7)), uint64(v.le16(6)), uint64(v.be16(6)), uint64(v.le32(4)), uint64(v.be32(4)), v.le64(0), v.be64(0)} {
+		if want := []uint64{8, 0x807, 0x708, 0x8070605, 0x5060708, 0x807060504030201, 0x102030405060708}[i]; got != want {
+			t.Errorf("number %d is %#x, want %#x", i, got, want)
+		}
+	}
+	if v.u8(8) != 0 || v.le16(7) != 0 || v.be32(5) != 0 || v.le64(1) != 0 {
+		t.Error("a number is read behind the end")
+	}
+}
+
 // at hands out what is there and affordable, and nothing else.
 func TestViewIsBounded(t *testing.T) {
 	const size = 8 << 20
@@ -194,6 +207,12 @@ func TestViewIsBounded(t *testing.T) {
 	}
 }
 
+// farHeaders are the starts of containers that lead to 2 MiB.
+var farHeaders = map[string][]patch{
+	"vhd":  {{0, "conectix"}, {16, be64(2 << 20)}, {60, be32(vhdDynamic)}},
+	"vhdx": {{0, "vhdxfile"}, {vhdxRegionTable, "regi"}, {vhdxRegionTable + 8, le32(1)}, {vhdxRegionTable + 16, vhdxMetadataRegion + le64(2<<20)}},
+}
+
 type failingReader struct{ err error }
 
 func (f failingReader) ReadAt(p []byte, _ int64) (int, error) { return 0, f.err }
@@ -202,6 +221,13 @@ func TestErrorOfTheReader(t *testing.T) {
 	broken := errors.New("input/output error")
 	if _, err := identify(make([]byte, prefixSize), 2<<20, failingReader{broken}); !errors.Is(err, broken) {
 		t.Errorf("the error is %v, want %v", err, broken)
+	}
+	// What a header leads to is not there then, which is no panic.
+	for _, container := range []string{"vhd", "vhdx"} {
+		image := patched(craft(3<<20), farHeaders[container]...)
+		if s, err := identify(image[:prefixSize], 3<<20, failingReader{broken}); !errors.Is(err, broken) || s.String() != container {
+			t.Errorf("the error of a %s is %v, want %v", s, err, broken)
+		}
 	}
 	for _, short := range []error{nil, io.EOF} {
 		if _, err := identify(make([]byte, prefixSize), 2<<20, failingReader{short}); !errors.Is(err, io.ErrUnexpectedEOF) {

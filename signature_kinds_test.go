@@ -38,8 +38,8 @@ func be32(n uint32) string { return string(binary.BigEndian.AppendUint32(nil, n)
 func be64(n uint64) string { return string(binary.BigEndian.AppendUint64(nil, n)) }
 
 // gptHeader returns a header with a valid sum.
-func gptHeader(size int, lba uint64) string {
-	h := craft(size, patch{0, "EFI PART" + le32(0x10000) + le32(uint32(size))}, patch{24, le64(lba)})
+func gptHeader(size int, lba uint64, patches ...patch) string {
+	h := patched(craft(size, patch{0, "EFI PART" + le32(0x10000) + le32(uint32(size))}, patch{24, le64(lba)}), patches...)
 	copy(h[16:], le32(crc32.ChecksumIEEE(h)))
 	return string(h)
 }
@@ -58,15 +58,18 @@ var (
 	gptAt4096 = patch{4096, gptHeader(92, 1)}
 	primary   = patch{32768, "\x01CD001\x01"}
 
-	tarHeader = func() patch {
-		h := craft(512, patch{0, "file"}, patch{148, "        "}, patch{257, "ustar"})
-		sum := 0
-		for _, b := range h {
-			sum += int(b)
-		}
-		return patch{0, string(patched(h, patch{148, fmt.Sprintf("%06o\x00 ", sum)}))}
-	}()
+	tarHeader = patch{0, string(tarOf("file"))}
 )
+
+// tarOf returns the header of a file with this name.
+func tarOf(name string) []byte {
+	h := craft(512, patch{0, name}, patch{148, "        "}, patch{257, "ustar"})
+	sum := 0
+	for _, b := range h {
+		sum += int(b)
+	}
+	return patched(h, patch{148, fmt.Sprintf("%06o\x00 ", sum)})
+}
 
 // samples has an image for each kind, and for each way to recognise it.
 var samples = []struct {
@@ -81,7 +84,9 @@ var samples = []struct {
 	{"vmdk", craft(4096, patch{0, "KDMV" + le32(0)})},
 	{"vmdk", craft(4096, patch{0, "COWD" + le32(1)})},
 	{"vmdk", []byte("# Disk DescriptorFile\nversion=1\n")},
-	{"vmdk", []byte("#\xff\x00 any comment\r\n  \r\nversion=2\n" + strings.Repeat("\x00", 700))},
+	{"vmdk", []byte("\nversion=1\n")},
+	{"vmdk", []byte("#\nVersion=3")},
+	{"vmdk", []byte("#\xff\x00 any comment\r\n  \r\nversion=2\r\n" + strings.Repeat("\x00", 700))},
 	{"vdi", craft(4096, patch{0, "<<< Oracle VM VirtualBox Disk Image >>>\n"}, patch{64, "\x7f\x10\xda\xbe"})},
 	{"vhdx", craft(4096, patch{0, "vhdxfile"})},
 	{"vhd", craft(4096, patch{0, "conectix"})},
@@ -95,8 +100,14 @@ var samples = []struct {
 	{"bitlocker", craft(4096, patch{0, "\xeb\x58\x90-FVE-FS-"}, signed)},
 	{"iso9660", craft(64<<10, primary)},
 	{"iso9660", craft(64<<10, patch{32768, "\x00CD001"}, patch{34816, "\x01CD001"})},
+	{"iso9660", craft(64<<10, patch{32768, "\x02CD001"}, patch{34816, "\xffCD001"}, patch{36864, "\x01CD001"})},
+	{"iso9660", craft(64<<10, patch{32768, "\xffCD001"}, patch{34816, "\x01CD001"})},
 	{"udf", craft(64<<10, patch{32769, "BEA01"}, patch{34817, "NSR02"})},
 	{"udf", craft(64<<10, patch{32769, "BEA01"}, patch{36865, "NSR03"})},
+	{"udf", craft(64<<10, patch{32769, "BEA01"}, patch{40961, "NSR03"})}, // blocks of 8 KiB
+	{"udf", craft(64<<10, patch{32769, "BEA01"}, patch{49153, "NSR03"})},
+	{"udf", craft(96<<10, patch{32769, "BEA01"}, patch{65537, "NSR03"})},
+	{"udf", craft(64<<10, patch{32769, "BEA01"}, patch{34817, "BOOT2"}, patch{36865, "CDW02"}, patch{38913, "NSR02"})},
 	{"gpt", craft(4096, pmbr, signed, gptAt512)},
 	{"gpt", craft(8192, pmbr, signed, gptAt4096)},
 	{"gpt", craft(8192, pmbr, signed, patch{4096, gptHeader(4096, 1)})},
@@ -131,20 +142,29 @@ var samples = []struct {
 	{"swap", craft(128<<10, patch{8182, "SWAPSPACE2"})},
 	{"swap", craft(128<<10, patch{16374, "SWAPSPACE2"})},
 	{"swap", craft(128<<10, patch{32758, "SWAPSPACE2"})},
-	{"swap", craft(128<<10, patch{32758, "SWAP-SPACE"})},
 	{"swap", craft(128<<10, patch{65526, "SWAPSPACE2"})},
+	{"swap", craft(128<<10, patch{8182, "SWAP-SPACE"})},
+	{"swap", craft(128<<10, patch{16374, "SWAP-SPACE"})},
+	{"swap", craft(128<<10, patch{32758, "SWAP-SPACE"})},
+	{"swap", craft(128<<10, patch{65526, "SWAP-SPACE"})},
 	{"xz", craft(64, patch{0, "\xfd7zXZ\x00"})},
 	{"gzip", craft(64, patch{0, "\x1f\x8b\x08"})},
 	{"bzip2", craft(64, patch{0, "BZh9\x31\x41\x59\x26\x53\x59"})},
+	{"bzip2", []byte("BZh1\x17\x72\x45\x38\x50\x90\x00\x00\x00\x00")}, // of nothing
 	{"zstd", craft(64, patch{0, "\x28\xb5\x2f\xfd"})},
+	{"zstd", []byte(strings.Repeat("\x5f\x2a\x4d\x18\x03\x00\x00\x00abc", 4) + "\x28\xb5\x2f\xfd")},
 	{"lz4", craft(64, patch{0, "\x04\x22\x4d\x18"})},
+	{"lzip", craft(64, patch{0, "LZIP\x00\x17"})},
 	{"lzip", craft(64, patch{0, "LZIP\x01\x17"})},
 	{"lzma", craft(64, patch{0, "\x5d" + le32(1<<23) + le64(1<<64-1)})},
 	{"lzma", craft(64, patch{0, "\x5d" + le32(3<<20) + le64(123456)})},
+	{"lzma", craft(14, patch{0, "\x5d" + le32(1<<16) + le64(1<<64-1)})},
 	{"tar", craft(4096, tarHeader)},
-	{"cpio", []byte("070701" + strings.Repeat("0a0B0c0d", 11) + "0000000200000000" + "a\x00")},
+	{"cpio", []byte("070701" + strings.Repeat("0a0F0c0d", 11) + "0000000200000000" + "a\x00")},
 	{"cpio", []byte("070702" + strings.Repeat("00000000", 11) + "0000000B00000000" + "TRAILER!!!\x00")},
+	{"cpio", []byte("070701" + strings.Repeat("00000000", 11) + "0000001000000000" + strings.Repeat("a", 15) + "\x00")},
 	{"cpio", []byte("070707" + strings.Repeat("070707", 7) + "07070707070" + "000002" + "00000000000" + "a\x00")},
+	{"cpio", []byte("070707" + strings.Repeat("070707", 7) + "07070707077" + "000010" + "00000000000" + "aaaaaaa\x00")},
 	{"zip", craft(64, patch{0, "PK\x03\x04"})},
 	{"7z", craft(64, patch{0, "7z\xbc\xaf\x27\x1c"})},
 	{"rar", craft(64, patch{0, "Rar!\x1a\x07"})},
@@ -202,19 +222,23 @@ func TestNearMisses(t *testing.T) {
 		{"version 4", "qcow2", patch{4, be32(4)}, "unknown"},
 		{"clusters of 256 bytes", "qcow2", patch{20, be32(8)}, "unknown"},
 		{"clusters of 4 MiB", "qcow2", patch{20, be32(22)}, "unknown"},
+		{"version 0", "qcow", patch{4, be32(0)}, "unknown"},
 		{"clusters of 256 bytes", "qcow", patch{32, "\x08"}, "unknown"},
+		{"clusters of 4 MiB", "qcow", patch{32, "\x16"}, "unknown"},
 		{"version 4", "vmdk", patch{4, le32(4)}, "unknown"},
 		{"version 3", "luks", patch{7, "\x03"}, "unknown"},
 		{"no boot signature", "bitlocker", patch{510, "\xaa\x55"}, "unknown"},
 		{"a terminator first", "iso9660", patch{32768, "\x03"}, "unknown"},
 		{"no primary descriptor", "iso9660", patch{32768, "\xff"}, "unknown"},
 		{"no NSR descriptor", "udf", patch{34817, "TEA01"}, "unknown"},
+		{"the end of the sequence before an NSR descriptor", "udf", patch{34817, "TEA01" + string(make([]byte, 2043)) + "CD001" + string(make([]byte, 2043)) + "NSR02"}, "unknown"},
 		{"a wrong sum", "gpt", patch{512 + 16, "\x00"}, "mbr"},
 		{"a changed field", "gpt", patch{512 + 40, "\x01"}, "mbr"},
 		{"LBA 2", "gpt", patch{512, gptHeader(92, 2)}, "mbr"},
 		{"a short header", "gpt", patch{512, gptHeader(91, 1)}, "mbr"},
 		{"a header longer than a sector", "gpt", patch{512, gptHeader(513, 1)}, "mbr"},
-		{"revision 1.1", "gpt", patch{512 + 8, "\x01"}, "mbr"},
+		{"revision 1.1", "gpt", patch{512, gptHeader(92, 1, patch{8, "\x01"})}, "mbr"},
+		{"another magic and its sum", "gpt", patch{512, gptHeader(92, 1, patch{0, "EFI PARK"})}, "mbr"},
 		{"no boot signature", "mbr", patch{511, "\xab"}, "unknown"},
 		{"a wrong boot flag", "mbr", patch{446, "\x01"}, "unknown"},
 		{"a wrong boot flag of an unused entry", "mbr", patch{446 + 48, "\x7f"}, "unknown"},
@@ -245,15 +269,20 @@ func TestNearMisses(t *testing.T) {
 		{"blocks of 0 bytes", "hfsplus", patch{1064, be32(0)}, "unknown"},
 		{"blocks of 100 bytes", "apfs", patch{36, le32(100)}, "unknown"},
 		{"level 0", "bzip2", patch{3, "0"}, "text"},
+		{"level 10", "bzip2", patch{3, ":"}, "text"},
 		{"no block", "bzip2", patch{4, "\x32"}, "text"},
 		{"version 2", "lzip", patch{4, "\x02"}, "unknown"},
 		{"an odd dictionary", "lzma", patch{1, le32(1<<23 + 1<<16)}, "unknown"},
 		{"an odd dictionary of two bits", "lzma", patch{1, le32(1<<23 + 1<<21)}, "unknown"},
+		{"a dictionary of three bits", "lzma", patch{1, le32(7 << 20)}, "unknown"},
+		{"256 TiB", "lzma", patch{5, le64(1 << 48)}, "unknown"},
 		{"a size of exabytes", "lzma", patch{5, le64(1 << 60)}, "unknown"},
 		{"a range coder that starts with 1", "lzma", patch{13, "\x01"}, "unknown"},
 		{"a wrong sum", "tar", patch{148, "0012345"}, "unknown"},
 		{"no sum", "tar", patch{148, "........"}, "unknown"},
 		{"a header with other characters", "cpio", patch{50, "g"}, "text"},
+		{"another character behind the magic", "cpio", patch{6, "g"}, "text"},
+		{"no zero behind the name", "cpio", patch{111, "b"}, "text"},
 		{"another version", "dmg", patch{-505, "\x05"}, "unknown"},
 		{"a magic one byte on", "xz", patch{0, "\x00\xfd7zXZ"}, "unknown"},
 	} {
@@ -263,14 +292,77 @@ func TestNearMisses(t *testing.T) {
 	}
 }
 
-// A tar whose sum was taken of signed bytes.
-func TestTarWithSignedSum(t *testing.T) {
-	h := craft(512, patch{0, "\xff\xff"}, patch{148, "        "}, patch{257, "ustar"})
-	sum := 0
-	for _, b := range h {
-		sum += int(int8(b))
+// What is just within the limits of a kind is of that kind.
+func TestLimitsOfKinds(t *testing.T) {
+	for _, test := range []struct {
+		why, kind string
+		patches   []patch
+	}{
+		{"a partition of 2^24 sectors", "mbr", []patch{mbrEntry(0, 0x80, 0x83, 2048, 1<<24)}},
+		{"clusters of 2 MiB", "qcow2", []patch{{20, be32(21)}}},
+		{"clusters of 512 bytes", "qcow", []patch{{32, "\x09"}}},
+		{"clusters of 2 MiB", "qcow", []patch{{32, "\x15"}}},
+		{"sectors of 4 KiB", "vfat", []patch{{11, "\x00\x10"}}},
+		{"clusters of one sector", "vfat", []patch{{13, "\x01"}}},
+		{"clusters of 128 sectors", "vfat", []patch{{13, "\x80"}}},
+		{"one FAT", "vfat", []patch{{16, "\x01"}}},
+		{"4 FATs", "vfat", []patch{{16, "\x04"}}},
+		{"a primary descriptor that is the last one looked at", "iso9660", []patch{{32768, strings.Repeat(string(craft(2048, patch{0, "\x02CD001"})), 15) + "\x01CD001"}}},
+		{"blocks of 512 bytes", "xfs", []patch{{4, be32(512)}}},
+		{"blocks of 64 KiB", "xfs", []patch{{4, be32(64 << 10)}}},
+		{"blocks of 64 KiB", "ext", []patch{{1024 + 24, le32(6)}}},
+		{"all known states", "ext", []patch{{1024 + 58, "\x27"}}},
+		{"revision 0", "ext", []patch{{1024 + 76, le32(0)}}},
+		{"8 blocks", "ext", []patch{{1024 + 4, le32(8)}}},
+		{"2^32 blocks", "ext", []patch{{1024 + 4, le32(0)}, {1024 + 0x150, le32(1)}}},
+		{"2^24 blocks", "ext", []patch{{1024 + 4, le32(1 << 24)}}},
+		{"2^56 blocks", "ext", []patch{{1024 + 4, le32(0)}, {1024 + 0x150, le32(1 << 24)}}},
+		{"blocks of 512 bytes", "hfsplus", []patch{{1064, be32(512)}}},
+		{"blocks of 1 GiB", "hfsplus", []patch{{1064, be32(1 << 30)}}},
+		{"blocks of 64 KiB", "apfs", []patch{{36, le32(64 << 10)}}},
+		{"nearly 256 TiB", "lzma", []patch{{5, le64(1<<48 - 1)}}},
+	} {
+		image := patched(slices.Concat(sample(test.kind), make([]byte, 64<<10)), test.patches...)
+		if got := identifyBytes(t, image).String(); got != test.kind {
+			t.Errorf("%s with %s is %s", test.kind, test.why, got)
+		}
 	}
-	expectSignature(t, identifyBytes(t, patched(h, patch{148, fmt.Sprintf("%06o\x00 ", sum)})), "tar", "")
+	// What is just beyond is not.
+	iso := strings.Repeat(string(craft(2048, patch{0, "\x02CD001"})), 16) + "\x01CD001"
+	skipped := strings.Repeat("\x50\x2a\x4d\x18\x00\x00\x00\x00", 5) + "\x28\xb5\x2f\xfd"
+	name := func(digits string, n int) string {
+		return "070701" + strings.Repeat("00000000", 11) + digits + "00000000" + strings.Repeat("a", n-1) + "\x00"
+	}
+	for image, want := range map[string]string{
+		string(craft(128<<10, patch{32768, iso})):                              "unknown",
+		string(craft(64<<10, patch{32768, "\x00CD001"}, patch{34816, "\x01"})): "unknown",
+		string(sample("tar")[:511]):                                            "unknown",
+		string(sample("lzma")[:13]):                                            "unknown",
+		skipped:                                                                "unknown",
+		name("00001000", 4096):                                                 "cpio",
+		name("00001001", 4097):                                                 "text",
+		name("10000002", 2):                                                    "text",
+	} {
+		if got := identifyBytes(t, []byte(image)).String(); got != want {
+			t.Errorf("%d bytes, %.20q...: it is %s, want %s", len(image), image, got, want)
+		}
+	}
+}
+
+// A tar whose sum was taken of signed bytes, as those of old programs, or of unsigned
+// ones, and may take all of its field between other digits.
+func TestTarWithSignedSum(t *testing.T) {
+	h := craft(512, patch{0, "\xff\xff"}, patch{136, "777777777777"}, patch{148, "        7"}, patch{257, "ustar"})
+	sum, signed := 0, 0
+	for _, b := range h {
+		sum += int(b)
+		signed += int(int8(b))
+	}
+	for _, n := range []int{sum, signed} {
+		for _, form := range []string{"%06o\x00 ", "%08o"} {
+			expectSignature(t, identifyBytes(t, patched(h, patch{148, fmt.Sprintf(form, n)})), "tar", "")
+		}
+	}
 }
 
 // More than one kind applies, or seems to.
@@ -291,7 +383,10 @@ func TestAmbiguousImages(t *testing.T) {
 		{"a FAT's boot sector ends as an MBR does, and has code where the entries are",
 			patched(sample("vfat"), patch{446, "\xb4\x0e\xcd\x10"}), "vfat"},
 		{"a FAT on a stick may have entries as well", patched(sample("vfat"), linux), "vfat"},
+		{"so may a FAT16", patched(sample("vfat"), patch{54, "FAT16   "}, linux), "vfat"},
+		{"and a FAT32", patched(sample("vfat"), patch{54, "        "}, patch{82, "FAT32   "}, linux), "vfat"},
 		{"the letters FAT16 in the boot code of an MBR are not a FAT", craft(4096, patch{54, "FAT16   "}, linux, signed), "mbr"},
+		{"boot code may begin as a FAT does", craft(4096, fatFields, linux, signed), "mbr"},
 		{"an NTFS is no MBR, even with entries", patched(sample("ntfs"), linux), "ntfs"},
 		{"an exFAT is no MBR, even with entries", patched(sample("exfat"), linux), "exfat"},
 		{"nor is BitLocker", patched(sample("bitlocker"), linux), "bitlocker"},
@@ -331,7 +426,9 @@ func TestWarnings(t *testing.T) {
 		{"no partition", craft(8192, signed, gptAt512), "no partition at all"},
 		{"an MBR of its own", craft(8192, linux, signed, gptAt512), "no protective one"},
 		{"no MBR", craft(8192, gptAt512), "no protective MBR"},
-		{"a wrong boot flag", craft(8192, mbrEntry(0, 0x0a, 0xee, 1, 40), signed, gptAt512), "boot flag 0x0a"},
+		{"a FAT, which has code where the entries are", patched(sample("vfat"), patch{446, "\xb4"}), ""},
+		{"a boot flag that is wrong in its last bit", craft(8192, pmbr, mbrEntry(1, 1, 0, 0, 0), signed, gptAt512), "boot flag 0x01"},
+		{"a wrong boot flag", craft(8192, pmbr, mbrEntry(1, 0x0a, 0, 0, 0), signed, gptAt512), "entry 2 of the MBR has the boot flag 0x0a"},
 		{"no GPT", craft(8192, pmbr, signed), "no valid GPT"},
 		{"LUKS", sample("luks"), "luks is encrypted"},
 		{"BitLocker", sample("bitlocker"), "bitlocker is encrypted"},
@@ -340,8 +437,9 @@ func TestWarnings(t *testing.T) {
 		{"a qcow", sample("qcow"), ""},
 		{"a qcow with AES", patched(sample("qcow"), patch{36, be32(1)}), "qcow is encrypted"},
 	} {
-		got := strings.Join(identifyBytes(t, test.image).warnings, "; ")
-		if test.want == "" && got != "" || !strings.Contains(got, test.want) {
+		warnings := identifyBytes(t, test.image).warnings
+		got := strings.Join(warnings, "; ")
+		if test.want == "" && got != "" || !strings.Contains(got, test.want) || len(warnings) > 1 {
 			t.Errorf("%s: the warnings are %q, want %q", test.why, got, test.want)
 		}
 	}

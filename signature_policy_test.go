@@ -84,11 +84,12 @@ func TestEveryKindAndGroupCanBeAskedFor(t *testing.T) {
 func TestBadSignaturePolicy(t *testing.T) {
 	for value, want := range map[string]string{
 		"qcow3":      `unknown kind "qcow3": use sane, known, any, or a list of the kinds gpt, mbr`,
-		"":           `unknown kind ""`,
+		"":           `unknown kind "": use sane`,
 		"qcow2,":     `remove a comma: unknown kind ""`,
 		"qcow2, vdi": `unknown kind " vdi"`,
 		"qcow2,any":  "any cannot be part of a list: use it alone",
 		"sane,qcow2": "sane cannot be part of a list",
+		"rar,Known":  "known cannot be part of a list",
 		"x":          "and of the groups disk, partition-table",
 	} {
 		if _, err := parseSignaturePolicy(value); err == nil || !strings.Contains(err.Error(), want) {

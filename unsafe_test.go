@@ -66,22 +66,40 @@ func TestDangersOfQcow2(t *testing.T) {
 		{"the name of a data file in version 2", []patch{{4, be32(2)}, {72, extension(0x44415441, 8)}}, "names an external data file"},
 		{"a name behind the last extension", []patch{{112, extension(0x44415441, 8)}}, ""},
 		{"an extension beyond the cluster", []patch{{104, extension(1, 65536)}}, "does not end in the first cluster"},
+		{"an extension just beyond the cluster", []patch{{104, extension(1, 65536-111)}}, "does not end in the first cluster"},
+		{"an extension up to the end of the cluster", []patch{{104, extension(1, 65536-112)}}, ""},
+		{"the name of a data file at the end of the cluster", []patch{{104, extension(1, 65536-120)}, {65528, extension(0x44415441, 0)}}, "names an external data file"},
+		{"the name of a data file behind one byte and its padding", []patch{{104, extension(1, 1)}, {120, extension(0x44415441, 8)}}, "names an external data file"},
+		{"the name of a data file behind eight bytes", []patch{{104, extension(1, 8)}, {120, extension(0x44415441, 8)}}, "names an external data file"},
 		{"an extension of 4 GiB", []patch{{104, extension(1, 0xffffffff)}}, "does not end in the first cluster"},
 	})
-	s := identifyBytes(t, safe[:100])
-	expectSignature(t, s, "qcow2", "cut off")
+	old := patched(safe, patch{4, be32(2)})
+	expectSignature(t, identifyBytes(t, safe[:103]), "qcow2", "cut off")
+	expectSignature(t, identifyBytes(t, safe[:104]), "qcow2", "")
+	expectSignature(t, identifyBytes(t, old[:71]), "qcow2", "cut off")
+	expectSignature(t, identifyBytes(t, old[:72]), "qcow2", "")
+	// The name of a backing file is in the place of extensions, and is none.
+	named := identifyBytes(t, patched(old, patch{8, be64(72) + be32(11)}, patch{72, "/etc/shadow"}))
+	if len(named.dangers) != 1 {
+		t.Errorf("a qcow2 with a backing file has the dangers %q", named.dangers)
+	}
 	expectSignature(t, identifyBytes(t, patched(safe, patch{4, be32(4)})), "unknown", "starts as qcow2 does")
 
 	// Extensions of 1 MiB in a cluster of 2 MiB hide what follows.
 	large := craft(4<<20, patch{0, string(safe)}, patch{20, be32(21)}, patch{104, extension(1, 1<<20)},
 		patch{112 + 1<<20, extension(0x44415441, 8)})
 	expectSignature(t, identifyBytes(t, large), "qcow2", "too long to look at")
+	last := craft(4<<20, patch{0, string(safe)}, patch{20, be32(21)}, patch{104, extension(1, 1<<20-120)},
+		patch{1<<20 - 8, extension(0x44415441, 8)})
+	expectSignature(t, identifyBytes(t, last), "qcow2", "names an external data file")
 }
 
 func TestDangersOfQED(t *testing.T) {
 	s := identifyBytes(t, patched(sample("qed"), patch{16, le64(1)}))
 	expectSignature(t, s, "qed", "never accepted; qed names a backing file")
-	expectSignature(t, identifyBytes(t, sample("qed")), "qed", "qed is obsolete and never accepted")
+	if s := identifyBytes(t, sample("qed")); len(s.dangers) != 1 || s.dangers[0] != "qed is obsolete and never accepted" {
+		t.Errorf("the dangers are %q", s.dangers)
+	}
 }
 
 func TestDangersOfVHD(t *testing.T) {
@@ -96,6 +114,9 @@ func TestDangersOfVHD(t *testing.T) {
 		{"a header beyond the image", []patch{{16, be64(1 << 62)}}, "beyond the image"},
 		{"a header beyond the end", []patch{{16, be64(64<<10 - 1023)}}, "beyond the image"},
 		{"a header that is none", []patch{{16, be64(1024)}}, "no dynamic header"},
+		{"a header at the end", []patch{{16, be64(64<<10 - 1024)}, {-1024, "cxsparse"}}, ""},
+		{"a time behind the parent", []patch{{512 + 56, "\x01"}}, ""},
+		{"a sum", []patch{{512 + 36, "\x01\x02\x03\x04"}}, ""},
 		{"a parent", []patch{{512 + 40, "\x01"}}, "vhd has a parent"},
 	})
 	fixed := craft(64<<10, patch{-512, "conectix"}, patch{-452, be32(2)})
@@ -117,17 +138,20 @@ func TestDangersOfVDI(t *testing.T) {
 		{"undo", []patch{{76, le32(3)}}, "image type 3"},
 		{"differencing", []patch{{76, le32(4)}}, "image type 4"},
 		{"a UUID of its own", []patch{{392, "\x01"}, {408, "\x01"}}, ""},
+		{"a geometry behind the parent", []patch{{456, "\x01"}}, ""},
 		{"a parent", []patch{{424, "\x01"}}, "vdi has a parent"},
 		{"a state of the parent", []patch{{455, "\x01"}}, "vdi has a parent"},
+		{"a block map and data that are yet to be written", []patch{{340, le32(4096) + le32(4096)}}, ""},
 		{"a block map beyond the image", []patch{{340, le32(4097)}}, "beyond the image"},
+		{"data just beyond the image", []patch{{344, le32(4097)}}, "beyond the image"},
 		{"data beyond the image", []patch{{344, le32(0xffffffff)}}, "beyond the image"},
 	})
 	expectSignature(t, identifyBytes(t, safe[:450]), "vdi", "vdi has a parent") // cut off: who knows
 }
 
 // vhdxHeaderOf returns a header of a VHDX with its sum.
-func vhdxHeaderOf(sequence uint64, log string) string {
-	h := craft(4096, patch{0, "head"}, patch{8, le64(sequence)}, patch{48, log})
+func vhdxHeaderOf(sequence uint64, log string, patches ...patch) string {
+	h := patched(craft(4096, patch{0, "head"}, patch{8, le64(sequence)}, patch{48, log}), patches...)
 	binary.LittleEndian.PutUint32(h[4:], crc32.Checksum(h, crc32.MakeTable(crc32.Castagnoli)))
 	return string(h)
 }
@@ -152,6 +176,7 @@ func TestDangersOfVHDX(t *testing.T) {
 		{"2047 regions", []patch{{regions + 8, le32(2047)}}, ""},
 		{"2048 regions", []patch{{regions + 8, le32(2048)}}, "too many regions"},
 		{"4 billion regions", []patch{{regions + 8, le32(1<<32 - 1)}}, "too many regions"},
+		{"another region only", []patch{{regions + 16, strings.Repeat("x", 16)}}, "no metadata region"},
 		{"no region", []patch{{regions + 8, le32(0)}}, "no metadata region"},
 		{"metadata beyond the image", []patch{{regions + 32, le64(1 << 40)}}, "metadata beyond the image"},
 		{"metadata at an offset that overflows", []patch{{regions + 32, le64(1<<64 - 1)}}, "metadata beyond the image"},
@@ -163,13 +188,19 @@ func TestDangersOfVHDX(t *testing.T) {
 		{"no items", []patch{{metadata + 10, "\x00"}}, "no file parameters"},
 		{"parameters in the table", []patch{{metadata + 48, le32(100)}}, "out of place"},
 		{"parameters beyond the image", []patch{{metadata + 48, le32(1<<32 - 1)}}, "out of place"},
+		{"parameters just beyond the image", []patch{{metadata + 48, le32(2<<20 - 7)}}, "out of place"},
+		{"parameters at the end of the image", []patch{{metadata + 48, le32(2<<20 - 8)}}, ""},
 		{"parameters of another length", []patch{{metadata + 52, le32(4)}}, "out of place"},
 		{"parameters twice", []patch{{metadata + 10, "\x02"}, {metadata + 64, parameters}}, "twice"},
 		{"a log to replay", []patch{{128 << 10, vhdxHeaderOf(2, "\x01")}}, "log to be replayed"},
+		{"a log whose number ends in 1", []patch{{128 << 10, vhdxHeaderOf(2, strings.Repeat("\x00", 15)+"\x01")}}, "log to be replayed"},
+		{"numbers of the file and of its data", []patch{{128 << 10, vhdxHeaderOf(2, "", patch{16, strings.Repeat("\x01", 32)})}}, ""},
 		{"a log of an older header that is the second", []patch{{64 << 10, vhdxHeaderOf(3, "")}, {128 << 10, vhdxHeaderOf(2, "\x01")}}, ""},
 		{"a newer header with a wrong sum, and an older one with a log", []patch{{128<<10 + 100, "\x01"}}, "log to be replayed"},
+		{"a newer header with another magic and its sum", []patch{{128 << 10, vhdxHeaderOf(2, "", patch{0, "hear"})}}, "log to be replayed"},
 		{"no valid header", []patch{{64 << 10, "x"}, {128 << 10, "x"}}, "no valid header"},
 		{"the same region table again", append(second, patch{regions2 + 16, region(metadata)}), ""},
+		{"a parent, and the same region table again", append(second, patch{regions2 + 16, region(metadata)}, patch{items + 4, le32(2)}), "vhdx has a parent"},
 		{"a second table with other metadata", append(second, patch{regions2 + 16, region(metadata + 1<<20)},
 			patch{metadata + 1<<20, "metadata"}, patch{metadata + 1<<20 + 10, "\x01"},
 			patch{metadata + 1<<20 + 32, vhdxParentLocator}), "names a parent"},
@@ -204,6 +235,7 @@ func TestTwoThingsAtOnce(t *testing.T) {
 		{"parallels and btrfs in its tables", patched(parallels, patch{48, le32(256)}, btrfs), "parallels, btrfs", "at once"},
 		{"parallels and btrfs, and nothing says where data begin", patched(parallels, btrfs), "parallels, btrfs", "at once"},
 		{"parallels that claims an ISO as a cluster", patched(parallels, patch{48, le32(64)}, primary), "parallels, iso9660", "at once"},
+		{"a tar whose first file has such a name", tarOf("QFI\xfb"), "tar", "starts as qcow2 does"},
 		{"ISO and MBR, which are no containers", craft(64<<10, primary, linux, signed), "iso9660, mbr", ""},
 	} {
 		t.Run(test.why, func(t *testing.T) {
@@ -258,9 +290,7 @@ func TestStartOfAnotherContainer(t *testing.T) {
 func TestContentAtThePlaceOfABareDisk(t *testing.T) {
 	vdi := craft(128<<10, patch{64, "\x7f\x10\xda\xbe"}, patch{76, le32(1)})
 	gpt := func(last uint64) patch { // the last sector for partitions
-		h := craft(92, patch{0, "EFI PART" + le32(0x10000) + le32(92)}, patch{24, le64(1)}, patch{48, le64(last)})
-		copy(h[16:], le32(crc32.ChecksumIEEE(h)))
-		return patch{4096, string(h)}
+		return patch{4096, gptHeader(92, 1, patch{48, le64(last)})}
 	}
 	label := func(at int, sector uint64) patch {
 		return patch{at, "LABELONE" + le64(sector) + "\x00\x00\x00\x00\x20\x00\x00\x00LVM2 001"}
@@ -276,6 +306,7 @@ func TestContentAtThePlaceOfABareDisk(t *testing.T) {
 		{"a GPT that ends with the file", []patch{gpt(31)}, "gpt"},
 		{"a GPT with a boot signature", []patch{gpt(1433566), pmbr, signed}, "gpt"},
 		{"a GPT in the second sector", []patch{gptAt512}, "gpt"},
+		{"a GPT in the second sector that ends behind the file", []patch{{512, gpt(1433566).bytes}}, "gpt"},
 		{"a GPT in the second sector as well", []patch{gptAt512, gpt(1433566)}, "gpt"},
 		{"a label for sector 1 in sector 3", []patch{label(1536, 1)}, ""},
 		{"a label for sector 3 in sector 3", []patch{label(1536, 3)}, "lvm"},
@@ -297,6 +328,7 @@ func TestContentAtThePlaceOfABareDisk(t *testing.T) {
 			}
 		})
 	}
+	expectSignature(t, identifyBytes(t, craft(8192, patch{0, "WithoutFreeSpace"}, label(1536, 1))), "parallels", "")
 	// What has its header at the end has its disk in front of it.
 	expectSignature(t, identifyBytes(t, craft(8192, patch{-512, "conectix"}, patch{-452, be32(2)}, label(1536, 1))), "vhd, lvm", "")
 	expectSignature(t, identifyBytes(t, craft(8192, label(1536, 1))), "lvm", "")

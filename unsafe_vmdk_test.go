@@ -39,11 +39,23 @@ func TestDangersOfVMDK(t *testing.T) {
 		{"a descriptor of more than 1 MiB", []patch{{36, le64(2049)}}, "more than 1 MiB"},
 		{"a descriptor whose length overflows", []patch{{36, le64(1 << 55)}}, "more than 1 MiB"},
 		{"a descriptor beyond the image", []patch{{36, le64(256)}}, "beyond the image"},
+		{"a descriptor up to the end", []patch{{36, le64(255)}}, ""},
+		{"a capacity of one sector", []patch{{12, le64(1)}}, ""},
 		{"ESX", []patch{{0, "COWD"}}, "sparse extent of ESX"},
 		{"another version", []patch{{4, le32(2)}}, ""},
 		{"a parent behind the length of the descriptor", []patch{{36, le64(2)},
 			{512 + len(vmdkDescriptorText), strings.Repeat("\n", 5000) + "parentFileNameHint=\"x\""}}, "names a parent"},
 	})
+	whole := craftVMDK(vmdkDescriptorText)
+	expectSignature(t, identifyBytes(t, patched(whole[:len(whole)-1], patch{36, le64(255)})), "vmdk", "beyond the image")
+	expectSignature(t, identifyBytes(t, patched(whole[:1024], patch{36, le64(1)})), "vmdk", "")
+	// What is said once is not said in other words as well.
+	flat := strings.Replace(vmdkDescriptorText, "monolithicSparse", "monolithicFlat", 1) + "RW 1 FLAT \"a\" 0\n"
+	for _, image := range [][]byte{[]byte(flat), patched(craftVMDK(flat), patch{12, le64(0)})} {
+		if s := identifyBytes(t, image); len(s.dangers) != 1 {
+			t.Errorf("%.20q...: the dangers are %q", image, s.dangers)
+		}
+	}
 }
 
 func TestDangersOfVMDKDescriptors(t *testing.T) {
@@ -55,6 +67,13 @@ func TestDangersOfVMDKDescriptors(t *testing.T) {
 		{"with the line ends of Windows", "\n", "\r\n", ""},
 		{"read only", "RW 20480", "RDONLY 20480", ""},
 		{"a name that is not ASCII", "disk.vmdk", "d\xefsk.vmdk", ""},
+		{"the identity of the parent in quotes", "=ffffffff", "=\"ffffffff\"", ""},
+		{"no access", "RW 20480", "NOACCESS 20480", ""},
+		{"an unknown word with a path", "version=1", "version=1\nsomeUnknownThing=\"/x\"", ""},
+		{"a line of the data base that is no assignment", "# The Disk", "ddb.a comment", ""},
+		{"a word", "version=1", "version", "none of a descriptor's"},
+		{"an assignment to two words", "# The Disk", "two words=1", "none of a descriptor's"},
+		{"an assignment to two words with a tab", "# The Disk", "two\twords=1", "none of a descriptor's"},
 		{"an unknown word", "version=1", "version=1\nsomeUnknownThing=foo", ""},
 		{"change tracking in a file beside it", "# The Disk", "changeTrackPath=\"disk-ctk.vmdk\"\n#", ""},
 		{"change tracking in a file with a time", "# The Disk", "changeTrackPath=\"10:00-ctk.vmdk\"\n#", ""},
@@ -84,6 +103,10 @@ func TestDangersOfVMDKDescriptors(t *testing.T) {
 		{"a name without quotes", "\"disk.vmdk\"", "disk.vmdk", "not part of it"},
 		{"an absolute path", "disk.vmdk", "/etc/shadow", "names a path"},
 		{"a relative path", "disk.vmdk", "../disk.vmdk", "names a path"},
+		{"a path behind the name", "\"disk.vmdk\"", "\"disk.vmdk\" /dev/sda", "names a path"},
+		{"a path of Windows behind the name", "\"disk.vmdk\"", `"disk.vmdk" \\.\PhysicalDrive0`, "names a path"},
+		{"a path in front of the name", "\"disk.vmdk\"", "/dev/sda \"disk.vmdk\"", "names a path"},
+		{"a name in the place of the size", `RW 20480 SPARSE "disk.vmdk"`, `RW "20480" SPARSE`, "not part of it"},
 		{"a path of Windows", "disk.vmdk", `c:\disk.vmdk`, "names a path"},
 		{"a protocol", "disk.vmdk", "nbd:localhost:10809", "names a path"},
 		{"a description in JSON", "disk.vmdk", "json:{'driver':'file'}", "names a path"},
@@ -96,6 +119,7 @@ func TestDangersOfVMDKDescriptors(t *testing.T) {
 		{"nothing before a colon", "disk.vmdk", ":disk.vmdk", "names a path"},
 		{"a slash as VMware writes it", "disk.vmdk", "|2Fetc|2Fshadow", "names a path"},
 		{"a name with the word for the type", "disk.vmdk", "createType.vmdk", ""},
+		{"a short name of DOS with the word for the type", "disk.vmdk", "createType~1.vmdk", ""},
 		{"a name with the word for the parent", "disk.vmdk", "parentCID.vmdk", ""},
 		{"a name with both, twice", "disk.vmdk", "createType createType parentCID 1 parentCID.vmdk", ""},
 		{"a name that assigns a type", "disk.vmdk", "createType=custom", "more than one createType"},
@@ -104,6 +128,8 @@ func TestDangersOfVMDKDescriptors(t *testing.T) {
 		{"a name with a line in it that is one in Unicode", "disk.vmdk", "x\u2028parentCID 1", "vmdk has a parent"},
 		{"a word behind a name", "\"disk.vmdk\"", "\"disk.vmdk\" parentCID=12345678", "vmdk has a parent"},
 		{"a name before the parent", "parentCID=ffffffff", "RW 1 SPARSE \"parentCID.vmdk\"\nparentCID=ffffffff", "vmdk has a parent"},
+		{"a name between the type and the parent", "parentCID=ffffffff\ncreateType=\"monolithicSparse\"",
+			"createType=\"monolithicSparse\"\nRW 1 SPARSE \"parentCID.vmdk\"\nparentCID=ffffffff", "vmdk has a parent"},
 		{"a name before the type", "createType", "RW 1 SPARSE \"createType.vmdk\"\ncreateType", "more than one createType"},
 		{"a name in a comment", "# The Disk", "#RW 1 SPARSE \"createType\"", "more than one createType"},
 		{"a name with the word for the name of a parent", "disk.vmdk", "x.parentFileNameHint", "names a parent"},
@@ -150,7 +176,7 @@ func TestDangersOfVMDKDescriptorsThatDoNotLookIt(t *testing.T) {
 
 // A descriptor of 1 MiB ends one sector behind the prefix.
 func TestDangersOfLongVMDKDescriptor(t *testing.T) {
-	text := vmdkDescriptorText + strings.Repeat("\n", 1<<20-len(vmdkDescriptorText)-20)
+	text := vmdkDescriptorText + strings.Repeat("\n", 1<<20-len(vmdkDescriptorText))
 	safe := craft(3<<20, patch{0, string(craftVMDK(text)[:512])}, patch{36, le64(2048)}, patch{512, text})
 	testDangers(t, "vmdk", safe, []dangerousCase{
 		{"a line in the last sector", []patch{{1<<20 + 400, "RW 1 FLAT \"a\" 0\n"}}, "not part of it"},
@@ -173,6 +199,8 @@ func TestDangersOfVMDKFooters(t *testing.T) {
 		{"another type of marker", []patch{{-1536 + 12, le32(7)}}, "marker before its footer"},
 		{"a marker with a size", []patch{{-1536 + 8, le32(1)}}, "marker before its footer"},
 		{"a marker with something behind it", []patch{{-1536 + 16, "\x01"}}, "marker before its footer"},
+		{"a marker with something at its end", []patch{{-1025, "\x01"}}, "marker before its footer"},
+		{"an end with something at its end", []patch{{-1, "\x01"}}, "marker at its end"},
 		{"another type of end", []patch{{-512 + 12, le32(7)}}, "marker at its end"},
 		{"an end with a size", []patch{{-512 + 8, le32(1)}}, "marker at its end"},
 		{"an end with something behind it", []patch{{-512 + 16, "\x01"}}, "marker at its end"},

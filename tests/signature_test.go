@@ -143,6 +143,22 @@ func TestKindIsInTheSidecar(t *testing.T) {
 	}
 }
 
+// What is odd about an image is told in the log, once.
+func TestWarningIsInTheLog(t *testing.T) {
+	image := filepath.Join(t.TempDir(), "disk.img")
+	disk := make([]byte, 1*mib)
+	copy(disk[446:], "\x00\x00\x02\x00\xee\xff\xff\xff\x01\x00\x00\x00\xff\x07\x00\x00") // a protective MBR, and no GPT
+	copy(disk[510:], "\x55\xaa")
+	write(t, image, string(disk))
+	s := serve(t, "-r", "--filter="+filter, "file", image)
+	for range 2 {
+		run(t, "", "nbdinfo", "--size", s.uri())
+	}
+	if log := s.stop(); strings.Count(log, "warning: export \"\": there is a protective MBR, but no valid GPT") != 1 {
+		t.Errorf("nbdkit says\n%s", log)
+	}
+}
+
 // What is read to look at an image is not read again for its digest, nor for
 // the client.
 func TestLookAtAnImageIsNotASecondRead(t *testing.T) {
