@@ -140,8 +140,11 @@ func (s *sidecar) remove() error {
 			return nil
 		}
 	}
-	if special, err := isSpecial(s.path); special || err != nil {
-		return err
+	switch special, err := isSpecial(s.path); {
+	case err != nil:
+		return fmt.Errorf("digest-file=%s: %w", s.path, err)
+	case special:
+		return nil
 	}
 	if err := writeInPlace(s.path, nil); errors.Is(err, fs.ErrNotExist) {
 		return nil // the directory is not to be written to, and has none

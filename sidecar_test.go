@@ -215,8 +215,8 @@ func TestSidecarKeepsNoOldResultAfterAnError(t *testing.T) {
 	if err := s.finish(two); err == nil || strings.Count(err.Error(), "not a directory") != 2 { // of writing, and of removing
 		t.Errorf("the error is %v", err)
 	}
-	if err := s.withdraw(); err == nil {
-		t.Error("the result was withdrawn, and is out of reach")
+	if err := s.withdraw(); err == nil || !strings.HasPrefix(err.Error(), "digest-file="+path) {
+		t.Errorf("the result was withdrawn, and is out of reach: %v", err)
 	}
 	if err := os.Remove(dir); err != nil {
 		t.Fatal(err)

@@ -194,6 +194,7 @@ func TestDangersOfVHDX(t *testing.T) {
 		{"parameters twice", []patch{{metadata + 10, "\x02"}, {metadata + 64, parameters}}, "twice"},
 		{"a log to replay", []patch{{128 << 10, vhdxHeaderOf(2, "\x01")}}, "log to be replayed"},
 		{"a log whose number ends in 1", []patch{{128 << 10, vhdxHeaderOf(2, strings.Repeat("\x00", 15)+"\x01")}}, "log to be replayed"},
+		{"a log of the first of two headers of one age", []patch{{64 << 10, vhdxHeaderOf(2, "\x01")}, {128 << 10, vhdxHeaderOf(2, "")}}, "log to be replayed"},
 		{"numbers of the file and of its data", []patch{{128 << 10, vhdxHeaderOf(2, "", patch{16, strings.Repeat("\x01", 32)})}}, ""},
 		{"a log of an older header that is the second", []patch{{64 << 10, vhdxHeaderOf(3, "")}, {128 << 10, vhdxHeaderOf(2, "\x01")}}, ""},
 		{"a newer header with a wrong sum, and an older one with a log", []patch{{128<<10 + 100, "\x01"}}, "log to be replayed"},

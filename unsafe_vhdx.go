@@ -34,7 +34,8 @@ const (
 )
 
 // vhdxLog looks whether the log is to be replayed, which could change what
-// the other checks see. Of two headers that which is valid and newer counts.
+// the other checks see. Of two headers that which is valid and newer counts, or both if
+// neither is.
 func vhdxLog(v *view) string {
 	newest, replay, valid := uint64(0), false, false
 	for _, at := range []int64{vhdxHeader, vhdxHeader2} {
@@ -50,7 +51,8 @@ func vhdxLog(v *view) string {
 		if crc != binary.LittleEndian.Uint32(header[4:]) || valid && sequence < newest {
 			continue
 		}
-		newest, replay, valid = sequence, !isZero(header[48:48+uuidSize]), true
+		replay = replay && sequence == newest || !isZero(header[48:48+uuidSize])
+		newest, valid = sequence, true
 	}
 	switch {
 	case !valid:
