@@ -212,6 +212,25 @@ func TestRestIsLeftToAClientThatIsNear(t *testing.T) {
 	}
 }
 
+// A connection that has read nothing for long is not expected to go on where it is.
+func TestIdleConnectionIsNotAtWork(t *testing.T) {
+	const size, lo, hi = 16 * mib, 4 * mib, 4*mib + 128<<10
+	for step, own := range map[int64]bool{size / (cursorLife / 2): false, size / (cursorLife * 2): true} {
+		im, c := newTestImage(t, size, "digest", "blake3", "digest-unread", "early")
+		idle := &client{im: im, layer: c.layer, cursor: im.connect()}
+		idle.read(lo-4096, lo)
+		for at := int64(0); at < size; at += step {
+			if at < lo || at >= hi {
+				c.read(at, at+step)
+			}
+		}
+		if n := im.filterRead.Load(); (n > 0) != own {
+			t.Errorf("a client reads %d bytes at a time, and the filter %d where another one was", step, n)
+		}
+		im.end()
+	}
+}
+
 // The last read of a copy may be one of the start, which the filter keeps: it is
 // like any other then.
 func TestRestWithAReadOfTheStart(t *testing.T) {
