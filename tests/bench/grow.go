@@ -18,7 +18,7 @@ func (b *bench) grow() error {
 		var perGiB []float64
 		for _, gib := range []float64{1, 4, 16} {
 			// The difference of two short runs is small beside what they vary by.
-			cpu, memory, err := b.addedOf(int(8/gib)|1, digest, "pattern", fmt.Sprintf("%gG", gib))
+			cpu, memory, err := b.addedOf(max(3, int(8/gib)|1), digest, "pattern", fmt.Sprintf("%gG", gib))
 			if err != nil {
 				return err
 			}
