@@ -4,13 +4,9 @@ package main
 
 import (
 	"bytes"
-	"fmt"
 	"io"
 	"strings"
 	"testing"
-	"time"
-
-	"lukechampine.com/blake3"
 
 	"nbdkit-digest-filter/nbdkit"
 )
@@ -188,71 +184,6 @@ func TestEmptyImageIsJudgedAtTheDoor(t *testing.T) {
 	}
 }
 
-// Who may be about to replace a wrong image is let in, and may flush, until somebody
-// reads it: be it found wrong before, or while the client waits at the door.
-func TestClientThatMayReplaceAWrongImage(t *testing.T) {
-	defer func(log func(string, ...any)) { logError = log }(logError)
-	logError = func(string, ...any) {}
-	for _, waits := range []bool{false, true} {
-		im, c := newTestImage(t, 2*mib, "digest-expect", "blake3:"+strings.Repeat("00", 32))
-		im.setWritable()
-		c.write(c.layer.bytes[mib:], mib, true)
-		first := im.trees[0].take(0, mib/im.trees[0].spec.leafSize, true) // a thread is hashing
-		im.disconnect(c.cursor)
-		hash := func() {
-			im.trees[0].hash(first, c.layer.bytes[:mib])
-			im.settle()
-		}
-		if !waits {
-			hash()
-		}
-		conn := &conn{image: im, cursor: im.connect()}
-		var entered, flushed error
-		wait := background(t, func() {
-			entered = conn.inspect(im, nbdkit.Next{})
-			flushed = conn.Flushed(nbdkit.Next{})
-		})
-		if waits {
-			time.Sleep(20 * time.Millisecond)
-			hash()
-		}
-		wait()
-		if entered != nil || flushed != nil || im.snapshot().State != mismatch {
-			t.Errorf("waits %v: %v at the door, %v at a flush, and the state is %s", waits, entered, flushed, im.snapshot().State)
-		}
-		if im.admit(c.layer, nil, true) == nil && conn.inspect(im, nbdkit.Next{}) == nil {
-			t.Errorf("waits %v: a reader is let in to a wrong image", waits)
-		}
-		im.end()
-	}
-}
-
-// A client that may write makes the verdict wait only if nobody has read or written
-// before: what others have written is kept, and who has read is told.
-func TestWhoMakesTheVerdictWait(t *testing.T) {
-	for name, before := range map[string]func(c *client){
-		"nobody": func(c *client) {},
-		"reader": func(c *client) { c.read(0, mib) },
-		"writer": func(c *client) { c.write(c.layer.bytes[:mib], 0, true) },
-	} {
-		im, c := newTestImage(t, 4*mib, "digest-expect", "blake3:"+strings.Repeat("00", 32), "digest-unread", "late")
-		before(c)
-		known := im.progress()
-		if err := im.admit(c.layer, nil, false); err != nil {
-			t.Fatal(err)
-		}
-		if im.deferred.Load() != (name == "nobody") {
-			t.Errorf("%s was there, and the verdict waits: %v", name, im.deferred.Load())
-		}
-		other := &client{im: im, layer: c.layer, cursor: im.connect()}
-		other.write(c.layer.bytes[2*mib:3*mib], 2*mib, true)
-		if now := im.progress(); name == "writer" && now != known+mib {
-			t.Errorf("%d bytes of the first writer are known, and %d of both", known, now)
-		}
-		im.end()
-	}
-}
-
 // What a client has written is not looked at on behalf of another one that may write.
 func TestLookAtWhatAnotherOneHasWritten(t *testing.T) {
 	for _, readonly := range []bool{false, true} {
@@ -419,45 +350,4 @@ func TestCopyToABlankImage(t *testing.T) {
 		t.Errorf("the state is %s", r.State)
 	}
 	expectDigests(t, im, c.layer)
-}
-
-// Without an expected digest, or when the image has one that is right, there is no verdict
-// that could wait.
-func TestVerdictThatNeedNotWait(t *testing.T) {
-	for _, expected := range []bool{false, true} {
-		im, c := newTestImage(t, 4*mib, "digest", "blake3")
-		if expected {
-			right := blake3.Sum256(c.layer.bytes)
-			im.end()
-			im, c = newTestImage(t, 4*mib, "digest-expect", fmt.Sprintf("blake3:%x", right))
-			c.read(0, 4*mib)
-		}
-		im.disconnect(c.cursor)
-		if err := im.admit(c.layer, nil, false); err != nil || im.deferred.Load() {
-			t.Errorf("expected %v: the verdict waits: %v, %v", expected, im.deferred.Load(), err)
-		}
-		im.end()
-	}
-}
-
-// The result of a wrong copy that is being replaced is withdrawn before the first write.
-func TestMismatchIsWithdrawnBeforeACopy(t *testing.T) {
-	m := &memoryLayer{bytes: bytes.Repeat([]byte("\x8f"), 64<<10)}
-	changes := 0
-	im := newImage("", int64(len(m.bytes)), testConfig(t, "digest-expect", "blake3:"+strings.Repeat("00", 32)), func() { changes++ })
-	im.setWritable()
-	c := &client{im: im, layer: m, cursor: im.connect()}
-	c.write(m.bytes, 0, true)
-	im.disconnect(c.cursor)
-	published := changes
-	if r := im.snapshot(); r.State != mismatch || published == 0 || !im.deferred.Load() {
-		t.Fatalf("the state is %s after %d changes: this test shows nothing", r.State, published)
-	}
-	c.cursor = im.connect()
-	ticket := im.beginWrite(c.cursor, 0, 4096)
-	if r := im.snapshot(); r.State != changing || changes != published+1 {
-		t.Errorf("the state is %s, and the result changed %d times", r.State, changes-published)
-	}
-	im.endWrite(m, c.cursor, ticket, 0, make([]byte, 4096), true)
-	im.end()
 }

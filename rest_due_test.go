@@ -102,3 +102,38 @@ func TestNoRestBesideAWriter(t *testing.T) {
 		im.end()
 	}
 }
+
+// Where no verdict is due, a client that may be about to read the rest itself does not
+// wait for the filter to read it, unless it is very little.
+func TestRestIsLeftToAClientThatIsNear(t *testing.T) {
+	const size, lo = 32 * mib, 30 * mib
+	for _, digest := range []string{"sha256", "blake3"} {
+		for rest, own := range map[int64]bool{600 << 10: false, 300 << 10: true} {
+			im, c := newTestImage(t, size, "digest", digest, "digest-unread", "early")
+			c.readAllBut(lo, lo+rest)
+			if n := im.filterRead.Load(); (n > 0) != own {
+				t.Errorf("%s: of a rest of %d bytes, the filter reads %d while a client is near", digest, rest, n)
+			}
+			im.end()
+		}
+	}
+}
+
+// A connection that has read nothing for long is not expected to go on where it is.
+func TestIdleConnectionIsNotAtWork(t *testing.T) {
+	const size, lo, hi = 16 * mib, 4 * mib, 4*mib + 128<<10
+	for step, own := range map[int64]bool{size / (cursorLife / 2): false, size / (cursorLife * 2): true} {
+		im, c := newTestImage(t, size, "digest", "blake3", "digest-unread", "early")
+		idle := &client{im: im, layer: c.layer, cursor: im.connect()}
+		idle.read(lo-4096, lo)
+		for at := int64(0); at < size; at += step {
+			if at < lo || at >= hi {
+				c.read(at, at+step)
+			}
+		}
+		if n := im.filterRead.Load(); (n > 0) != own {
+			t.Errorf("a client reads %d bytes at a time, and the filter %d where another one was", step, n)
+		}
+		im.end()
+	}
+}
