@@ -109,7 +109,7 @@ func randomBytes(r *rand.Rand, n int64) []byte {
 func expectDigests(t *testing.T, im *image, m *memoryLayer) {
 	t.Helper()
 	wantPartBytes(t, im)
-	pass := endPass{im: im, next: m, interrupted: func() bool { return false }}
+	pass := endPass{im: im, next: m, interrupted: never}
 	im.drain(pass.interrupted)
 	if !im.finishedOrFailed() {
 		if err := pass.run(2); err != nil {
@@ -250,7 +250,7 @@ func TestGapsAreReadWhenTheyArePassedOver(t *testing.T) {
 		if lo := int64(size - 121); true {
 			c.read(lo, size)
 		}
-		im.drain(func() bool { return false })
+		im.drain(never)
 		if s := im.snapshot(); s.State != complete {
 			t.Fatalf("%s: %s with %d of %d bytes known, %d served", digests, s.State, s.Bytes.Known, s.Size, m.served.Load())
 		}
@@ -300,7 +300,7 @@ func TestReaderFarAheadWaitsForTheFrontier(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	im.drain(func() bool { return false })
+	im.drain(never)
 	if served := m.served.Load(); served != size {
 		t.Fatalf("%d bytes were served of an image of %d", served, int64(size))
 	}
@@ -350,7 +350,7 @@ func TestSlowWriteIsWaitedFor(t *testing.T) {
 	im.endWrite(m, slow.cursor, ticket, 0, data[:piece], true)
 	wg.Wait()
 	im.disconnect(slow.cursor)
-	im.drain(func() bool { return false })
+	im.drain(never)
 	if _, dropped := im.linear.known(); dropped > 0 {
 		t.Errorf("%d bytes were dropped", dropped)
 	}
@@ -372,7 +372,7 @@ func TestEndPassFindsRoomForParts(t *testing.T) {
 	digest := func(reads func(c *client)) string {
 		im := newImage("", size, testConfig(t, "digest", "blkhash,sha256", "digest-memory", "1M", "digest-unread", "late"), func() {})
 		reads(&client{im: im, layer: m, cursor: im.connect()})
-		pass := endPass{im: im, next: m, interrupted: func() bool { return false }}
+		pass := endPass{im: im, next: m, interrupted: never}
 		if err := pass.run(1); err != nil {
 			t.Fatal(err)
 		}

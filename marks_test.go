@@ -26,7 +26,7 @@ func TestSourceThatChangesIsNoticed(t *testing.T) {
 	}
 	half := func(c *client) { c.read(0, size/2) }
 	ends := func(c *client) {
-		pass := endPass{im: c.im, next: c.layer, interrupted: func() bool { return false }}
+		pass := endPass{im: c.im, next: c.layer, interrupted: never}
 		pass.run(1)
 	}
 	endsInHoles := func(c *client) {
@@ -55,7 +55,7 @@ func TestSourceThatChangesIsNoticed(t *testing.T) {
 			im := newImage("", size, testConfig(t, "digest", digests, "digest-unread", "late"), func() {})
 			client := &client{im: im, layer: m, cursor: im.connect()}
 			c.before(client)
-			im.drain(func() bool { return false })
+			im.drain(never)
 			m.write(randomBytes(r, size), 0)
 			c.after(client)
 			s := im.snapshot()

@@ -314,7 +314,7 @@ func TestEndPassWaitsForThreadsThatHash(t *testing.T) {
 			time.Sleep(20 * time.Millisecond)
 			tr.hash(other, c.layer.bytes[:64*tr.spec.leafSize])
 		})
-		pass := endPass{im: im, next: c.layer, interrupted: func() bool { return false }}
+		pass := endPass{im: im, next: c.layer, interrupted: never}
 		if err := pass.run(1); err != nil {
 			t.Error(err)
 		}

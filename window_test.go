@@ -80,7 +80,7 @@ func TestDigestThatLagsDoesNotGiveWay(t *testing.T) {
 		}
 		h.step <- struct{}{}
 	}
-	l.drain(func() bool { return false })
+	l.drain(never)
 }
 
 // heap returns how many bytes are in use.
